@@ -1,0 +1,163 @@
+"""The interface of every model: an encoder and a decoder that meet only in `Memory`.
+
+Legend of the whole package: `B` batch, `S` source length, `T` target length, `V` vocabulary, `D` width,
+`H` heads, `L` layers, `K` beam. Masks are bool, True = real token.
+
+Decoder inputs are shifted right: `tgt_in = [BOS] + tgt`, `tgt_out = tgt + [EOS]`; source ids end in EOS.
+"""
+
+from dataclasses import dataclass, replace
+from typing import Self
+
+import torch
+from torch import Tensor, nn
+
+from translate.models.dropout import Dropout
+
+Record = dict[str, Tensor]
+"""Attention weights by the path of the module that computed them; `alignment` is the one the model names as such."""
+
+Aux = dict[str, Tensor]
+"""What the loss needs beyond the features (sampled choices, coverage, guided alignment); empty for most models."""
+
+
+@dataclass(frozen=True)
+class Tokens:
+    """The ids of a batch, padded (ids (B, S)) or packed (ids (N,) with offsets (B + 1,) int32).
+
+    `longest` is the padded length, known to the host so that no kernel has to be waited for.
+    """
+
+    ids: Tensor
+    lengths: Tensor  # (B,) int64
+    longest: int
+    offsets: Tensor | None = None
+
+    @property
+    def mask(self) -> Tensor:
+        """(B, S) True where a token is real."""
+        return torch.arange(self.longest, device=self.ids.device) < self.lengths[:, None]
+
+
+@dataclass(frozen=True)
+class Memory:
+    """What an encoder hands over: states (B, S, D_enc) in the layout of their Tokens, and their summary (B, D_enc).
+
+    `summary` is the fixed-size context vector of the sentence. `values` are what attention averages; they are the
+    states unless an encoder has its own. Several sources would be one Memory with a `segment` (B, S).
+    """
+
+    states: Tensor
+    lengths: Tensor  # (B,)
+    longest: int
+    summary: Tensor
+    values: Tensor
+    segment: Tensor | None = None
+    offsets: Tensor | None = None
+
+    @property
+    def mask(self) -> Tensor:
+        """(B, S) True where a state belongs to a real token."""
+        return torch.arange(self.longest, device=self.states.device) < self.lengths[:, None]
+
+    def padded(self) -> "Memory":
+        """The same memory in the padded layout, which search works on."""
+        if self.offsets is None:
+            return self
+        raise NotImplementedError("no encoder gives packed states yet")
+
+    def keep(self, sentences: Tensor) -> "Memory":
+        """The memory of the given sentences (B',) only."""
+        return replace(
+            self,
+            states=self.states[sentences],
+            lengths=self.lengths[sentences],
+            summary=self.summary[sentences],
+            values=self.values[sentences],
+            segment=None if self.segment is None else self.segment[sentences],
+        )
+
+
+@dataclass
+class State:
+    """What a decoder carries from one step to the next: a flat ordered set of tensors.
+
+    `beams` hold a row for each hypothesis (B, K, ...), `sentences` one for each sentence (B, ...): cross-attention
+    keys and values are kept once a sentence, never once a hypothesis.
+    """
+
+    beams: dict[str, Tensor]
+    sentences: dict[str, Tensor]
+
+    def reorder(self, parents: Tensor) -> Self:
+        """Let row k of each sentence go on from row parents[b, k] (B, K) of the same sentence."""
+        rows = torch.arange(parents.size(0), device=parents.device)[:, None]
+        self.beams = {name: tensor[rows, parents] for name, tensor in self.beams.items()}
+        return self
+
+    def keep(self, sentences: Tensor) -> Self:
+        """Drop all sentences but the given ones (B',)."""
+        self.beams = {name: tensor[sentences] for name, tensor in self.beams.items()}
+        self.sentences = {name: tensor[sentences] for name, tensor in self.sentences.items()}
+        return self
+
+
+class Encoder(nn.Module):
+    """Reads the source."""
+
+    embedding: nn.Embedding
+
+    def forward(self, src: Tokens, record: Record | None = None) -> Memory:
+        """Encode src (B, S); padding changes nothing."""
+        raise NotImplementedError
+
+
+class Decoder(nn.Module):
+    """Writes the target, given the memory of the source."""
+
+    embedding: nn.Embedding
+    width: int
+    """Width of the features."""
+
+    def forward(self, tgt_in: Tokens, memory: Memory, record: Record | None = None) -> tuple[Tensor, Aux]:
+        """Teacher forcing: tgt_in (B, T) -> features (B, T, D) of all positions at once."""
+        raise NotImplementedError
+
+    def start(self, memory: Memory, max_len: int, beam: int = 1) -> State:
+        """The state before the first token, for `beam` hypotheses a sentence and at most max_len steps."""
+        raise NotImplementedError
+
+    def step(
+        self, token: Tensor, memory: Memory, state: State, time: int, record: Record | None = None
+    ) -> tuple[Tensor, State]:
+        """One step: token (B, K) at position `time` -> features (B, K, D). The old state is spent.
+
+        With `record`, weights of this step are (B, K, ..., S) under the paths that `forward` uses with (B, ..., T, S).
+        """
+        raise NotImplementedError
+
+
+class Seq2Seq(nn.Module):
+    """An encoder, a decoder and the projection of features to logits."""
+
+    def __init__(self, encoder: Encoder, decoder: Decoder, output: nn.Linear) -> None:
+        super().__init__()
+        self.encoder = encoder
+        self.decoder = decoder
+        self.output = output
+
+    def forward(self, src: Tokens, tgt_in: Tokens, record: Record | None = None) -> tuple[Tensor, Aux]:
+        """Teacher forcing: src (B, S), tgt_in (B, T) -> features (B, T, D)."""
+        features, aux = self.decoder(tgt_in, self.encoder(src, record), record)
+        return features, aux
+
+    def project(self, features: Tensor) -> Tensor:
+        """features (..., D) -> logits (..., V)."""
+        logits: Tensor = self.output(features)
+        return logits
+
+    def key_randomness(self, *key: int) -> None:
+        """Make the next forward pass's dropout a pure function of `key` (seed, step, micro-batch)."""
+        for site, module in enumerate(m for m in self.modules() if isinstance(m, Dropout)):
+            module.key = (*key, site)
+            module.calls = 0
