@@ -1,35 +1,39 @@
 """Every setting of a run: its name, type, default and meaning, each written once.
 
-`config_reader.py` turns YAML files and `--set` overrides into these classes; the rest of the package
-receives its own section (`TrainConfig`, `DecodeConfig`, ...) and nothing else.
+`config_reader.py` makes these objects from YAML files and `--set`; `config_rules.py` knows which combinations make
+no sense and what may change when a run goes on. The rest of the package receives its own section and nothing else.
 """
 
-from collections.abc import Iterator
-from typing import Annotated, Literal
+from typing import Annotated, Final, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
 Auto = Literal["auto"]
 Fraction = Annotated[float, Field(ge=0.0, lt=1.0)]
-Count = Annotated[int, Field(ge=0)]
-Size = Annotated[int, Field(ge=1)]
+Count = Annotated[int, Field(ge=0, lt=2**53)]
+Size = Annotated[int, Field(ge=1, lt=2**53)]
+Layers = Annotated[int, Field(ge=1, le=1000)]
+Width = Annotated[int, Field(ge=1, le=65536)]
 Rate = Annotated[float, Field(gt=0.0)]
+
+FILE: Final = "a file or directory; a relative name starts from where it is written"
+FileName = Annotated[str, FILE]
 
 
 class Section(BaseModel):
     """A group of settings: strict types, no unknown keys, immutable; field docstrings are the reference."""
 
-    model_config = ConfigDict(strict=True, extra="forbid", frozen=True, use_attribute_docstrings=True)
+    model_config = ConfigDict(strict=True, extra="forbid", frozen=True, allow_inf_nan=False, use_attribute_docstrings=True)
 
 
 class CorpusConfig(Section):
     """One source of sentence pairs: either `src` and `tgt`, or one `file` that holds both sides."""
 
-    src: str | None = None
+    src: FileName | None = None
     """Plain text file with the source sentences, one a line; may be gzip-compressed."""
-    tgt: str | None = None
+    tgt: FileName | None = None
     """Plain text file with the target sentences, line by line the translations of `src`."""
-    file: str | None = None
+    file: FileName | None = None
     """One file with both sides (TSV, JSON Lines, Parquet, Arrow), or a dataset's name for `format: hub`."""
     format: Literal["text", "tsv", "jsonl", "parquet", "arrow", "hub"] = "text"
     """How the pairs are stored; `text` means the pair of files `src` and `tgt`."""
@@ -82,7 +86,7 @@ class TokenizerConfig(Section):
 
     kind: Literal["unigram", "bpe"] = "unigram"
     """How pieces are learnt."""
-    vocab_size: Annotated[int, Field(ge=8)] = 8000
+    vocab_size: Annotated[int, Field(ge=8, le=1_000_000)] = 8000
     """Number of pieces (each side's, if not joint); made smaller, with a message, for a text too small for it."""
     joint: bool = True
     """One model for both languages, or one a side."""
@@ -91,13 +95,12 @@ class TokenizerConfig(Section):
     character_coverage: Annotated[float, Field(gt=0.0, le=1.0)] = 1.0
     """Share of the text's characters that the pieces must cover."""
     sampling: Fraction = 0.0
-    """Subword regularisation of the training text: BPE dropout, or for unigram one minus the smoothing of the
-    lattice, drawn anew each epoch; 0 is off."""
-    model: str | None = None
+    """Draw other pieces each epoch: BPE dropout, or for unigram one minus the lattice's smoothing; 0 is off."""
+    model: FileName | None = None
     """A ready SentencePiece model for both sides; nothing is trained."""
-    src_model: str | None = None
+    src_model: FileName | None = None
     """A ready model for the source side; needs `tgt_model`."""
-    tgt_model: str | None = None
+    tgt_model: FileName | None = None
     """A ready model for the target side; needs `src_model`."""
 
 
@@ -108,11 +111,11 @@ class RnnEncoderConfig(Section):
     """A recurrent encoder."""
     cell: Literal["lstm", "gru"] = "lstm"
     """The recurrent unit."""
-    layers: Size = 1
+    layers: Layers = 1
     """Number of stacked layers."""
-    width: Size = 512
+    width: Width = 512
     """Width of the states; with `bidirectional`, half for each direction."""
-    embedding: Size | None = None
+    embedding: Width | None = None
     """Width of the word vectors; by default `width`."""
     bidirectional: bool = True
     """Read the sentence from both ends."""
@@ -125,13 +128,13 @@ class TransformerEncoderConfig(Section):
 
     kind: Literal["transformer"] = "transformer"
     """Self-attention layers."""
-    layers: Size = 3
+    layers: Layers = 3
     """Number of layers."""
-    width: Size = 256
+    width: Width = 256
     """Width of the states."""
-    heads: Size = 4
+    heads: Width = 4
     """Attention heads; must divide `width`."""
-    feed_forward: Size = 1024
+    feed_forward: Width = 1024
     """Inner width of the position-wise network."""
     norm: Literal["pre", "post"] = "pre"
     """Layer norm before each sublayer with one more at the end, or after each residual as in the paper."""
@@ -163,11 +166,11 @@ class RnnDecoderConfig(Section):
     """A recurrent decoder."""
     cell: Literal["lstm", "gru"] = "lstm"
     """The recurrent unit."""
-    layers: Size = 1
+    layers: Layers = 1
     """Number of stacked layers."""
-    width: Size = 512
+    width: Width = 512
     """Width of the states."""
-    embedding: Size | None = None
+    embedding: Width | None = None
     """Width of the word vectors; by default `width`."""
     input_feeding: bool = True
     """Give the attentional vector of one step to the next step's input."""
@@ -258,7 +261,7 @@ class TrainConfig(Section):
     """Updates between log lines."""
     tensorboard: bool = False
     """Write TensorBoard files as well; needs the `tensorboard` extra."""
-    init_from: str | None = None
+    init_from: FileName | None = None
     """Run whose weights to start from; it must have the same tokenizer and model."""
 
 
@@ -309,78 +312,6 @@ class Config(Section):
     """How it translates."""
     evaluate: EvaluateConfig = EvaluateConfig()
     """How it is scored."""
-
-
-def conflicts(config: Config) -> Iterator[tuple[str, str]]:
-    """Yield (key, sentence) for each combination of settings that makes no sense."""
-    for split in ("train", "valid", "test"):
-        for index, corpus in enumerate(getattr(config.data, split)):
-            for problem in _corpus_conflicts(corpus):
-                yield f"data.{split}.{index}", problem
-    yield from _tokenizer_conflicts(config.tokenizer)
-    yield from _model_conflicts(config)
-    yield from _train_conflicts(config.train)
-    if config.decode.n_best > config.decode.beam:
-        yield "decode.n_best", f"found {config.decode.n_best}, expected at most decode.beam ({config.decode.beam})"
-
-
-def _corpus_conflicts(corpus: CorpusConfig) -> Iterator[str]:
-    if corpus.format == "text":
-        if corpus.src is None or corpus.tgt is None:
-            yield "a corpus of format text needs both 'src' and 'tgt'"
-        if corpus.file is not None:
-            yield "found 'file', which needs a 'format' other than text (tsv, jsonl, parquet, arrow, hub)"
-    else:
-        if corpus.file is None:
-            yield f"a corpus of format {corpus.format} needs 'file'"
-        if corpus.src is not None or corpus.tgt is not None:
-            yield f"a corpus of format {corpus.format} has one 'file', not 'src' and 'tgt'"
-
-
-def _tokenizer_conflicts(tokenizer: TokenizerConfig) -> Iterator[tuple[str, str]]:
-    if (tokenizer.src_model is None) != (tokenizer.tgt_model is None):
-        yield "tokenizer", "'src_model' and 'tgt_model' go together"
-    if tokenizer.model is not None and tokenizer.src_model is not None:
-        yield "tokenizer.model", "a model for both sides excludes 'src_model' and 'tgt_model'"
-
-
-def _model_conflicts(config: Config) -> Iterator[tuple[str, str]]:
-    encoder, decoder = config.model.encoder, config.model.decoder
-    for side, part in (("encoder", encoder), ("decoder", decoder)):
-        if isinstance(part, TransformerEncoderConfig):
-            if part.width % part.heads:
-                yield f"model.{side}.heads", f"found {part.heads}, expected a divisor of width {part.width}"
-            if part.positions == "sinusoidal" and part.width % 2:
-                yield f"model.{side}.width", f"found {part.width}, expected an even width for sinusoidal positions"
-    if isinstance(encoder, RnnEncoderConfig) and encoder.bidirectional and encoder.width % 2:
-        yield "model.encoder.width", f"found {encoder.width}, expected an even width, half for each direction"
-    if isinstance(decoder, RnnDecoderConfig) and decoder.attention.score == "none" and decoder.input_feeding:
-        yield "model.decoder.input_feeding", "found true, expected false: without attention there is nothing to feed"
-    tie = config.model.tie
-    if tie != "none" and embedding_width(decoder) != decoder.width:
-        yield "model.tie", f"found {tie}, which needs model.decoder.embedding equal to its width {decoder.width}"
-    if tie == "all":
-        if embedding_width(encoder) != embedding_width(decoder):
-            yield (
-                "model.tie",
-                f"found all, which needs word vectors of one width (encoder {embedding_width(encoder)}, decoder "
-                f"{embedding_width(decoder)}); use decoder or none",
-            )
-        if not config.tokenizer.joint or config.tokenizer.src_model is not None:
-            yield "model.tie", "found all, which needs one tokenizer for both sides; use decoder or none"
-
-
-def _train_conflicts(train: TrainConfig) -> Iterator[tuple[str, str]]:
-    if train.schedule in ("cosine", "linear") and train.max_steps is None:
-        yield "train.schedule", f"found {train.schedule}, which ends at train.max_steps: set it"
-    if train.max_steps is None and train.max_epochs is None and train.max_minutes is None and train.patience is None:
-        yield "train", "nothing says when to stop: set max_steps, max_epochs, max_minutes or patience"
-    if train.average > train.keep_last:
-        yield "train.average", f"found {train.average}, expected at most train.keep_last ({train.keep_last})"
-    if train.best == "bleu" and train.validate_sentences == 0:
-        yield "train.best", "found bleu, but train.validate_sentences is 0: choose loss"
-    if train.batch_tokens != "auto" and train.batch_tokens > train.update_tokens:
-        yield "train.batch_tokens", f"found {train.batch_tokens}, expected at most update_tokens {train.update_tokens}"
 
 
 def embedding_width(part: RnnEncoderConfig | TransformerEncoderConfig | RnnDecoderConfig) -> int:

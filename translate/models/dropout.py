@@ -4,9 +4,12 @@ No generator's state outlives a pass: each mask is a pure function of the key th
 (seed, step, micro-batch), of the module's place in the model and of how often it was called in this pass.
 """
 
+from typing import Any
+
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 
 
 class Dropout(nn.Module):
@@ -18,34 +21,61 @@ class Dropout(nn.Module):
 
     def __init__(self, p: float) -> None:
         super().__init__()
-        self.p = p
+        self.p = round(p * 65536) / 65536
         self.key: tuple[int, ...] | None = None
         self.calls = 0
 
+    @property
+    def active(self) -> bool:
+        """Whether a call changes anything."""
+        return self.training and self.p > 0.0
+
     def forward(self, x: Tensor) -> Tensor:
         """x of any shape -> the same shape; identity in evaluation mode."""
-        if not self.training or self.p == 0.0:
+        if not self.active:
             return x
+        return _scale_kept(x, self.draw(x.shape, x), 1.0 / (1.0 - self.p))
+
+    def draw(self, shape: torch.Size, like: Tensor) -> Tensor:
+        """A fresh mask: 1 where an element is kept and 0 elsewhere, in the device and number format of `like`."""
         assert self.key is not None, "Seq2Seq.key_randomness was not called before this training pass"
-        mask = self._cpu_mask(x) if x.device.type == "cpu" else self._device_mask(x)
+        key = [*self.key, self.calls]
         self.calls += 1
-        return x * mask
+        return self._cpu_mask(key, shape, like) if like.device.type == "cpu" else self._device_mask(key, shape, like)
 
-    def _cpu_mask(self, x: Tensor) -> Tensor:
-        threshold = round(self.p * 65536)
-        draws = np.random.Generator(np.random.SFC64([*self._key(), self.calls])).bytes(2 * x.numel())
-        kept = np.frombuffer(draws, dtype=np.uint16) >= threshold
-        return torch.from_numpy(kept).view(x.shape).to(x.dtype).mul_(65536 / (65536 - threshold))
+    def _cpu_mask(self, key: list[int], shape: torch.Size, like: Tensor) -> Tensor:
+        count = shape.numel()
+        draws = np.random.SFC64(key).random_raw((count + 3) // 4).view(np.uint16)[:count]
+        # By way of uint8: torch turns bool into bf16 eight times more slowly than a byte.
+        kept = (draws >= round(self.p * 65536)).view(np.uint8)
+        return torch.from_numpy(kept).to(like.dtype).view(shape)
 
-    def _device_mask(self, x: Tensor) -> Tensor:
-        seed = np.random.SeedSequence([*self._key(), self.calls]).generate_state(1, np.uint64)[0]
-        generator = torch.Generator(x.device).manual_seed(int(seed) & (2**63 - 1))
-        return torch.empty_like(x).bernoulli_(1.0 - self.p, generator=generator).div_(1.0 - self.p)
-
-    def _key(self) -> tuple[int, ...]:
-        assert self.key is not None
-        return self.key
+    def _device_mask(self, key: list[int], shape: torch.Size, like: Tensor) -> Tensor:
+        seed = np.random.SeedSequence(key).generate_state(1, np.uint64)[0]
+        generator = torch.Generator(like.device).manual_seed(int(seed) & (2**63 - 1))
+        return torch.empty(shape, dtype=like.dtype, device=like.device).bernoulli_(1.0 - self.p, generator=generator)
 
     def extra_repr(self) -> str:
         """p, for print(model)."""
-        return f"p={self.p}"
+        return f"p={self.p:.4g}"
+
+
+class _ScaleKept(torch.autograd.Function):
+    """x * mask * scale. Two factors, because the scale itself would lose three digits as a bf16 number."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, mask: Tensor, scale: float) -> Tensor:
+        ctx.save_for_backward(mask)
+        ctx.scale = scale
+        return (x * mask).mul_(scale)
+
+    @staticmethod
+    @once_differentiable  # type: ignore[misc,untyped-decorator]
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:
+        (mask,) = ctx.saved_tensors
+        return (gradient * mask).mul_(ctx.scale), None, None
+
+
+def _scale_kept(x: Tensor, mask: Tensor, scale: float) -> Tensor:
+    scaled: Tensor = _ScaleKept.apply(x, mask, scale)
+    return scaled

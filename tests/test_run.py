@@ -1,0 +1,100 @@
+"""Durable writes, the lock and the exactly-once log."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from translate.errors import DataError, MissingInputError, OutputError, TryAgainError
+from translate.run import EventLog, Progress, RunDirectory, digest_bytes, digest_file, durable_write, duration
+
+
+def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path: Path) -> None:
+    path = tmp_path / "a"
+    durable_write(path, b"old")
+
+    def broken():
+        yield b"new, but on"
+        raise RuntimeError
+
+    with pytest.raises(RuntimeError):
+        durable_write(path, broken())
+    assert path.read_bytes() == b"old"
+    assert list(tmp_path.iterdir()) == [path]
+    durable_write(path, [b"ne", b"w"])
+    assert path.read_bytes() == b"new"
+    assert digest_file(path) == digest_bytes(b"new")
+
+
+def test_the_order_is_write_sync_rename_sync(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    calls = []
+    sync, replace = os.fsync, Path.replace
+    monkeypatch.setattr(os, "fsync", lambda fd: (calls.append("sync"), sync(fd))[1])
+    monkeypatch.setattr(Path, "replace", lambda self, to: (calls.append("rename"), replace(self, to))[1])
+    durable_write(tmp_path / "a", b"x")
+    assert calls == ["sync", "rename", "sync"]
+
+
+def test_a_place_that_cannot_be_written_is_named(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(OutputError, match="file"):
+        durable_write(tmp_path / "file" / "a", b"x")
+    with pytest.raises(OutputError):
+        RunDirectory(tmp_path / "file").create()
+
+
+def test_open_wants_a_run(tmp_path: Path) -> None:
+    with pytest.raises(MissingInputError, match="does not exist"):
+        RunDirectory.open(tmp_path / "missing")
+    with pytest.raises(MissingInputError, match="no run directory"):
+        RunDirectory.open(tmp_path)
+
+
+def test_one_writer_at_a_time(tmp_path: Path) -> None:
+    run = RunDirectory(tmp_path).create()
+    code = (
+        "import sys; from pathlib import Path; from translate.run import RunDirectory\n"
+        "with RunDirectory(Path(sys.argv[1])).locked(): print('held', flush=True); sys.stdin.read()"
+    )
+    command = [sys.executable, "-c", code, str(tmp_path)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as other:
+        assert other.stdout is not None
+        assert other.stdout.readline() == "held\n"
+        with pytest.raises(TryAgainError, match=f"in use by process {other.pid} on"), run.locked():
+            pass
+        other.kill()
+    with run.locked():
+        pass
+
+
+def test_the_log_is_cut_back_to_what_a_checkpoint_knew(tmp_path: Path) -> None:
+    log = EventLog(tmp_path / "log.jsonl")
+    empty = log.position()
+    log.append("update", step=1, text="한국어\u2028x")
+    position = log.position()
+    log.append("update", step=2)
+    log.path.write_bytes(log.path.read_bytes() + b'{"half')
+    log.rewind(position)
+    lines = log.path.read_bytes().split(b"\n")
+    assert [json.loads(line)["step"] for line in lines[:-1]] == [1]
+    log.rewind(position)
+    log.rewind(empty)
+    assert log.path.read_bytes() == b""
+    with pytest.raises(DataError, match="does not match"):
+        log.rewind(position)
+
+
+def test_progress_writes_lines_where_there_is_no_terminal(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("translate.run.SECONDS_BETWEEN_LINES", 0.0)
+    with Progress(10, "train", "steps", done=4) as bar:
+        bar.advance(2, loss="1.5", tokens_per_second="99")
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert err.startswith("train: 6/10 steps, loss 1.5, tokens per second 99, left 0:")
+    assert duration(3723) == "1:02:03"
+    assert duration(59.6) == "1:00"

@@ -1,0 +1,168 @@
+"""Where and how numbers are computed: device, number format, threads, matrix backend, allocator.
+
+What is `auto` is decided by a short measurement at a run's first launch, never by a processor's name, and stored
+in the run, so that a resumed run computes the same bits.
+"""
+
+import contextlib
+import ctypes
+import json
+import os
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Literal
+
+import torch
+
+from translate.config import Auto
+from translate.errors import ConfigError, DataError
+from translate.run import durable_json
+
+Precision = Literal["fp32", "bf16"]
+MatmulBackend = Literal["highest", "medium"]
+
+
+@dataclass(frozen=True)
+class Machine:
+    """The resolved choices of a run."""
+
+    device: str
+    precision: Precision
+    threads: int
+    matmul: MatmulBackend
+
+    def apply(self) -> None:
+        """Configure this process accordingly."""
+        torch.set_num_threads(self.threads)
+        torch.set_float32_matmul_precision(self.matmul)
+
+    def autocast(self) -> contextlib.AbstractContextManager[object]:
+        """Context in which matrix products run in the chosen number format; weights stay in fp32."""
+        if self.precision == "fp32":
+            return contextlib.nullcontext()
+        return torch.autocast(self.device, dtype=torch.bfloat16)
+
+    def describe(self) -> str:
+        """One line for the log."""
+        threads = f"{self.threads} thread{'s' if self.threads > 1 else ''}"
+        return f"{self.device}, {self.precision}, {threads}, fp32 products '{self.matmul}'"
+
+
+def pick_device(name: str) -> torch.device:
+    """The device that `auto`, `cpu` or `cuda` stands for here."""
+    if name == "cuda" and not torch.cuda.is_available():
+        raise ConfigError("device: found cuda, but PyTorch sees no GPU here; use cpu or auto")
+    return torch.device("cuda" if name != "cpu" and torch.cuda.is_available() else "cpu")
+
+
+def resolve(
+    device: str,
+    precision: Precision | Auto,
+    threads: int | Auto,
+    stored: Path | None = None,
+    *,
+    remember: bool = True,
+) -> Machine:
+    """Settle every `auto`, reusing what is stored for the run; explicit settings win over stored choices.
+
+    Training remembers its choices there; whoever only uses a run leaves it as it is.
+    """
+    target = pick_device(device)
+    earlier = _read(stored) if stored is not None else None
+    if earlier is not None and earlier.device == target.type:
+        machine = Machine(
+            target.type,
+            earlier.precision if precision == "auto" else precision,
+            earlier.threads if threads == "auto" else threads,
+            earlier.matmul,
+        )
+    else:
+        machine = _measure(target, precision, threads)
+    if stored is not None and remember and machine != earlier:
+        durable_json(stored, asdict(machine))
+    machine.apply()
+    return machine
+
+
+def _read(stored: Path) -> Machine | None:
+    if not stored.exists():
+        return None
+    try:
+        return Machine(**json.loads(stored.read_text(encoding="utf-8")))
+    except (ValueError, TypeError) as error:
+        raise DataError(f"{stored}: not readable ({error}); remove it to measure again") from error
+
+
+def _measure(target: torch.device, precision: Precision | Auto, threads: int | Auto) -> Machine:
+    if target.type == "cuda":
+        best: Precision = "bf16" if torch.cuda.is_bf16_supported() else "fp32"
+        chosen = 1 if threads == "auto" else threads
+        return Machine("cuda", best if precision == "auto" else precision, chosen, "medium")
+    count = _fastest_threads() if threads == "auto" else threads
+    torch.set_num_threads(count)
+    matmul = _fastest_matmul()
+    torch.set_float32_matmul_precision(matmul)
+    return Machine("cpu", _fastest_precision() if precision == "auto" else precision, count, matmul)
+
+
+def _fastest_threads() -> int:
+    """All cores if they are worth it: on a busy machine two threads can be slower than one."""
+    cores = len(os.sched_getaffinity(0))
+    left, right = torch.randn(2048, 256), torch.randn(256, 1024)
+    seconds = {}
+    for count in {1, cores}:
+        torch.set_num_threads(count)
+        seconds[count] = _seconds(lambda: left @ right)
+    return cores if seconds[cores] < 0.8 * seconds[1] else 1
+
+
+def _fastest_matmul() -> MatmulBackend:
+    """'medium' lets oneDNN take fp32 products, twice as fast where the default library holds back.
+
+    On a processor that would really round the factors to bf16 (Intel AMX) the product against float64 shows it, and
+    fp32 stays fp32.
+    """
+    left, right = torch.randn(512, 256), torch.randn(256, 1024)
+    exact = left.double() @ right.double()
+    seconds: dict[MatmulBackend, float] = {}
+    choices: tuple[MatmulBackend, ...] = ("highest", "medium")
+    for choice in choices:
+        torch.set_float32_matmul_precision(choice)
+        error = ((left @ right).double() - exact).abs().max() / exact.abs().max()
+        if error < 1e-5:
+            seconds[choice] = _seconds(lambda: left @ right)
+    return "medium" if seconds.get("medium", 1e9) < seconds["highest"] else "highest"
+
+
+def _fastest_precision() -> Precision:
+    """bf16 where the processor multiplies it faster than fp32, casts included."""
+    left, right = torch.randn(2048, 256), torch.randn(256, 1024)
+    fp32 = _seconds(lambda: left @ right)
+    bf16 = _seconds(lambda: left.bfloat16() @ right.bfloat16())
+    return "bf16" if bf16 < 0.8 * fp32 else "fp32"
+
+
+def _seconds(work: Callable[[], object]) -> float:
+    """Shortest of several repetitions."""
+    work()
+    best = float("inf")
+    for _ in range(7):
+        started = time.perf_counter()
+        work()
+        best = min(best, time.perf_counter() - started)
+    return best
+
+
+def tune_allocator() -> None:
+    """Keep freed memory instead of giving it back: large activations are page-faulted anew at every step otherwise.
+
+    glibc only; elsewhere nothing happens.
+    """
+    trim_threshold, top_pad, mmap_max = -1, -2, -4  # malloc.h: M_TRIM_THRESHOLD, M_TOP_PAD, M_MMAP_MAX
+    with contextlib.suppress(OSError, AttributeError):
+        mallopt = ctypes.CDLL("libc.so.6").mallopt
+        mallopt(mmap_max, 0)
+        mallopt(trim_threshold, 2**31 - 1)
+        mallopt(top_pad, 256 * 2**20)

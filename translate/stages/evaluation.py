@@ -1,0 +1,292 @@
+"""translate eval: translate a split, score it against untouched references, keep hypotheses and result in the run.
+
+RUN/eval/test.json               the result: scores, signatures, how it came about
+RUN/eval/test[.CORPUS].hyps      one hypothesis a line
+RUN/eval/test[.CORPUS].hyps.json what they were made from; the same again is not translated again
+"""
+
+import json
+import re
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, Self
+
+import torch
+
+import translate
+from translate.config import Config
+from translate.decoding.scorer import Scorer
+from translate.decoding.translator import Translator
+from translate.device import resolve
+from translate.errors import DataError, MissingInputError, UsageError
+from translate.evaluation.scores import Scores, score
+from translate.run import Progress, RunDirectory, digest_bytes, digest_file, durable_json, durable_write
+from translate.stages.tokenization import corpus_names, raw_lines
+from translate.text.lines import read_lines
+from translate.training.checkpoint import LoadedModel, load_model
+from translate.training.signals import Signals
+
+
+@dataclass(frozen=True)
+class Text:
+    """A corpus to be scored: its name, the stem of its file of hypotheses, sources and references line by line."""
+
+    name: str
+    stem: str
+    src: Sequence[str]
+    refs: Sequence[str]
+
+
+@dataclass(frozen=True)
+class Translated:
+    """Hypotheses in the run: what they were made from, what they are, and how long it took."""
+
+    made_from: str
+    sha256: str
+    sentences: int
+    failed: list[int]
+    seconds: float
+
+
+@dataclass(frozen=True)
+class CorpusResult:
+    """Scores of one corpus."""
+
+    name: str
+    hyps: str
+    translated: Translated
+    scores: Scores
+
+    @classmethod
+    def from_json(cls, value: Mapping[str, Any]) -> Self:
+        """From `asdict`."""
+        translated = Translated(**value["translated"])
+        return cls(value["name"], value["hyps"], translated, Scores.from_json(value["scores"]))
+
+
+@dataclass(frozen=True)
+class EvaluationReport:
+    """Result of an evaluation; `reused` when everything had been done before."""
+
+    split: str
+    file: Path
+    corpora: list[CorpusResult]
+    together: Scores
+    facts: dict[str, Any]
+    reused: bool
+
+    def summary(self) -> list[str]:
+        """The scores, and a few lines about them, for the user."""
+        facts = self.facts
+        made = "unchanged since the last time" if self.reused else f"{facts['sentences_per_second']} sentences/s"
+        lines = [
+            f"{self.split}: {self.together.sentences} sentences, step {facts['step']}, weights "
+            f"{facts['decode']['weights']}, beam {facts['decode']['beam']}, {made}"
+        ]
+        if len(self.corpora) > 1:
+            for corpus in self.corpora:
+                lines += [f"{corpus.name}: {corpus.scores.sentences} sentences", *_score_lines(corpus.scores)]
+            lines.append("all together:")
+        lines += _score_lines(self.together)
+        for corpus in self.corpora:
+            if corpus.translated.failed:
+                found = len(corpus.translated.failed)
+                lines.append(f"warning: {corpus.name}: the model gave no finite probabilities for {found} sentences")
+        if self.together.empty:
+            lines.append(f"warning: {self.together.empty} hypotheses are empty; they count")
+        lines += [f"hypotheses: {self.file.parent / corpus.hyps}" for corpus in self.corpora]
+        return [*lines, f"result: {self.file}", f"next: translate decode --run {self.file.parent.parent} < FILE"]
+
+
+def evaluate(
+    run: RunDirectory, config: Config, split: str = "test", source: Path | None = None, reference: Path | None = None
+) -> EvaluationReport:
+    """Translate and score a split of the run, or the file pair `source` and `reference`, as `config` says.
+
+    Hypotheses and results are reused when weights, settings and text are the same. Raises DataError for sides of
+    different length, MissingInputError for a split without text.
+    """
+    texts = _texts(run, split, source, reference)
+    if source is not None:
+        split = texts[0].name
+    file = run.eval / f"{_file_name(split) if source is None else texts[0].stem}.json"
+    machine = resolve(config.device, "fp32", config.train.threads, run.machine_file, remember=False)
+    loaded = load_model(run, config.decode.weights, torch.device(machine.device))
+    made_from = [_digest(text.src, loaded, config) for text in texts]
+    digest = _result_digest(made_from, texts, config)
+    earlier = _earlier_result(file, digest)
+    if earlier is not None:
+        return earlier
+    corpora, together = _translate_and_score(run, texts, made_from, loaded, config)
+    facts = _facts(loaded, config, corpora)
+    durable_json(
+        file,
+        {"split": split, "digest": digest, **facts}
+        | {"together": together.to_json(), "corpora": [asdict(corpus) for corpus in corpora]},
+    )
+    return EvaluationReport(split, file, corpora, together, facts, reused=False)
+
+
+def _texts(run: RunDirectory, split: str, source: Path | None, reference: Path | None) -> list[Text]:
+    """What is to be scored; both sides of each text have the same number of lines."""
+    if source is not None and reference is not None:
+        stem = f"files.{_file_name(source.name)}"
+        texts = [Text(source.name, stem, list(read_lines(source)), list(read_lines(reference)))]
+        origin = f"{source} and {reference}"
+    elif source is not None or reference is not None:
+        raise UsageError("--source and --reference go together: what to translate, and how it should read")
+    else:
+        names = corpus_names(run, split)
+        stems = [_file_name(split)] if len(names) == 1 else _stems(split, names)
+        sides = (raw_lines(run, split, side) for side in ("src", "tgt"))
+        texts = [Text(*each) for each in zip(names, stems, *sides, strict=True)]
+        origin = f"run {run.root}: split {split}"
+    if not texts:
+        raise MissingInputError(
+            f"{origin} has no text; set data.{split} and tokenize again, or give --source FILE --reference FILE"
+        )
+    for text in texts:
+        if len(text.src) != len(text.refs):
+            raise DataError(
+                f"{origin}: {text.name} has {len(text.src)} source lines and {len(text.refs)} reference lines, "
+                "expected as many of each"
+            )
+    return texts
+
+
+def _stems(split: str, names: Sequence[str]) -> list[str]:
+    """File names for the corpora of a split, numbered where two would be the same."""
+    stems = [f"{split}.{_file_name(name)}" for name in names]
+    return [stem if stems.count(stem) == 1 else f"{split}.{index}" for index, stem in enumerate(stems)]
+
+
+def _file_name(name: str) -> str:
+    """A name without anything that means something in a path."""
+    return re.sub(r"[^\w.-]+", "_", name).lstrip(".") or "text"
+
+
+def _digest(src: Sequence[str], loaded: LoadedModel, config: Config) -> str:
+    """Digest of all that decides hypotheses: weights, tokenizer, search settings, source text."""
+    search = config.decode.model_dump(exclude={"n_best", "batch_size", "weights"})
+    facts = [loaded.identity, loaded.step, loaded.tokenizer.digest, search, translate.__version__]
+    return digest_bytes(json.dumps([facts, list(src)]).encode())
+
+
+def _result_digest(made_from: Sequence[str], texts: Sequence[Text], config: Config) -> str:
+    """Digest of all that decides scores: hypotheses, references, how they are scored."""
+    references = [[text.name, text.stem, list(text.refs)] for text in texts]
+    facts = [list(made_from), references, config.evaluate.model_dump(), version("sacrebleu")]
+    return digest_bytes(json.dumps(facts).encode())
+
+
+def _earlier_result(file: Path, digest: str) -> EvaluationReport | None:
+    """The result in `file`, if it is that of the same inputs and its hypotheses are still there."""
+    value = _read_json(file)
+    if value is None or value.get("digest") != digest:
+        return None
+    try:
+        corpora = [CorpusResult.from_json(corpus) for corpus in value.pop("corpora")]
+        together = Scores.from_json(value.pop("together"))
+    except (KeyError, TypeError):  # edited, or from another version
+        return None
+    if not all(_intact(file.parent / corpus.hyps, corpus.translated.sha256) for corpus in corpora):
+        return None
+    return EvaluationReport(value["split"], file, corpora, together, value, reused=True)
+
+
+def _translate_and_score(
+    run: RunDirectory, texts: Sequence[Text], made_from: Sequence[str], loaded: LoadedModel, config: Config
+) -> tuple[list[CorpusResult], Scores]:
+    """Each corpus by itself, then all of them as one."""
+    corpora: list[CorpusResult] = []
+    all_hyps: list[str] = []
+    with Signals() as signals, Progress(sum(len(text.src) for text in texts), "eval", "sentences") as bar:
+        translator = _translator(loaded, config, signals.check)
+        for text, digest in zip(texts, made_from, strict=True):
+            path = run.eval / f"{text.stem}.hyps"
+            translated = _earlier_hyps(path, digest)
+            if translated is None:
+                translated = _translate(text, path, digest, translator, bar)
+            else:
+                bar.advance(len(text.src))
+            hyps = list(read_lines(path))
+            corpora.append(CorpusResult(text.name, path.name, translated, score(hyps, text.refs, config.evaluate)))
+            all_hyps += hyps
+    if len(corpora) == 1:
+        return corpora, corpora[0].scores
+    return corpora, score(all_hyps, [ref for text in texts for ref in text.refs], config.evaluate)
+
+
+def _translator(loaded: LoadedModel, config: Config, check: Callable[[], None]) -> Translator:
+    one = config.decode.model_copy(update={"n_best": 1})
+    device = next(loaded.model.parameters()).device
+    return Translator(Scorer([loaded.model]), loaded.tokenizer, one, device, check)
+
+
+def _earlier_hyps(path: Path, made_from: str) -> Translated | None:
+    """Hypotheses made before from the same inputs."""
+    value = _read_json(_record(path))
+    try:
+        translated = Translated(**value) if value is not None else None
+    except TypeError:  # edited, or from another version
+        return None
+    if translated is None or translated.made_from != made_from or not _intact(path, translated.sha256):
+        return None
+    return translated
+
+
+def _translate(text: Text, path: Path, made_from: str, translator: Translator, bar: Progress) -> Translated:
+    """Translate a corpus into a file of hypotheses."""
+    started = time.monotonic()
+    failed, hyps = [], []
+    for line, translations in enumerate(translator.translate(text.src), start=1):
+        hyps.append(translations[0].text)
+        if not translations[0].found:
+            failed.append(line)
+        bar.advance(1)
+    data = "".join(f"{hyp}\n" for hyp in hyps).encode()
+    durable_write(path, data)
+    seconds = round(time.monotonic() - started, 3)
+    translated = Translated(made_from, digest_bytes(data), len(hyps), failed, seconds)
+    durable_json(_record(path), asdict(translated))
+    return translated
+
+
+def _facts(loaded: LoadedModel, config: Config, corpora: Sequence[CorpusResult]) -> dict[str, Any]:
+    """How a result came about."""
+    seconds = sum(corpus.translated.seconds for corpus in corpora)
+    sentences = sum(corpus.translated.sentences for corpus in corpora)
+    return {
+        "step": loaded.step,
+        "weights": loaded.identity,
+        "config_sha256": digest_bytes(config.model_dump_json().encode()),
+        "decode": config.decode.model_dump(),
+        "evaluate": config.evaluate.model_dump(),
+        "seconds": round(seconds, 3),
+        "sentences_per_second": round(sentences / seconds, 1) if seconds else 0.0,
+        "versions": {"translate": translate.__version__, "torch": torch.__version__, "sacrebleu": version("sacrebleu")},
+    }
+
+
+def _score_lines(scores: Scores) -> list[str]:
+    return [str(each) for each in (scores.bleu, scores.chrf, scores.ter)]
+
+
+def _record(hyps: Path) -> Path:
+    return hyps.with_name(f"{hyps.name}.json")
+
+
+def _intact(path: Path, sha256: str) -> bool:
+    return path.is_file() and digest_file(path) == sha256
+
+
+def _read_json(path: Path) -> dict[str, Any] | None:
+    """A JSON object of ours; None when it is not there or not readable, so that it is made anew."""
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    return value if isinstance(value, dict) else None

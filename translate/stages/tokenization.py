@@ -1,0 +1,334 @@
+"""Raw text -> tokenizer, encoded arrays, and an account of every pair. Done again only when something changed."""
+
+import itertools
+import json
+import shutil
+import unicodedata
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import sentencepiece
+
+from translate.config import Config, CorpusConfig
+from translate.errors import DataError, TranslateError
+from translate.run import (
+    Progress,
+    RunDirectory,
+    creating,
+    digest_bytes,
+    digest_file,
+    durable_json,
+    durable_write,
+    remove_leftovers,
+    sync_directory,
+)
+from translate.text.cleaning import Account, Cleaner, pair_key
+from translate.text.corpus import Pair, corpus_names, read_pairs, require_regular, source_files
+from translate.text.encoded import LAYOUT, LINES_AT_ONCE, SplitWriter, described_files, intact, read_manifest
+from translate.text.lines import line_bytes, shown
+from translate.text.tokenizer import Side, Tokenizer, normalize, train_tokenizer
+
+SPLITS = ("train", "valid", "test")
+MOST_PAIRS = 5_000_000
+"""Pairs that pieces are learnt from; of more, every second, third, ... is taken."""
+LONGEST_PIECE = 16
+"""Characters of the longest piece that training makes: a text with more than this for each piece allowed is dropped
+later on for sure, and would only slow the learning of pieces down."""
+LEAK = 0.01
+"""Share of validation or test pairs in the training text from which on the report warns."""
+
+
+@dataclass
+class TokenizationReport:
+    """What the stage made, or found made."""
+
+    manifest: Path
+    skipped: bool
+    """Nothing had changed, so nothing was done."""
+    lines: list[str] = field(default_factory=list)
+    """The summary for the user."""
+
+
+@dataclass
+class _Split:
+    """The text of one split, read several times."""
+
+    name: str
+    corpora: list[CorpusConfig]
+    scratch: Path
+    counts: list[int] = field(default_factory=list)
+    """Pairs of each corpus, found by the first reading."""
+
+    def count(self) -> None:
+        """Read everything once, so that whatever is wrong with the text is found before any work is done."""
+        for name, corpus in zip(corpus_names(self.corpora), self.corpora, strict=True):
+            self.counts.append(sum(1 for _ in read_pairs(corpus, self.scratch)))
+            if self.counts[-1] == 0:
+                where = shown(Path(corpus.src or corpus.file or ""))
+                raise DataError(f"data.{self.name}: corpus {name} ({where}) is empty; expected at least one pair")
+
+    def read(self, k: int) -> Iterator[Pair]:
+        """The pairs of corpus k. Raises DataError when they are not as many as the first time."""
+        number = 0
+        for pair in read_pairs(self.corpora[k], self.scratch):
+            number += 1
+            yield pair
+        if number != self.counts[k]:
+            name = corpus_names(self.corpora)[k]
+            raise DataError(f"data.{self.name}: corpus {name} changed while it was read; run the same command again")
+
+    def read_all(self) -> Iterator[Pair]:
+        """The pairs of all corpora, one after the other."""
+        for k in range(len(self.corpora)):
+            yield from self.read(k)
+
+
+def tokenize(config: Config, run: RunDirectory) -> TokenizationReport:
+    """Make RUN/tokenizer and RUN/data, unless they are there and nothing they depend on has changed.
+
+    Raises DataError (text that cannot be used), MissingInputError (no text), ConfigError (vocabulary too small).
+    """
+    _refuse_overlap(config)
+    inputs = _inputs_digest(config)
+    manifest = read_manifest(run)
+    if manifest is not None and manifest["inputs"] == inputs and _is_whole(run, manifest):
+        return TokenizationReport(run.manifest, True, _summary(run, manifest))
+    with creating(run.data):
+        run.data.mkdir(parents=True, exist_ok=True)
+        remove_leftovers(run.data)
+        run.manifest.unlink(missing_ok=True)  # from here on there is no data, until the new manifest is written
+        sync_directory(run.data)
+    scratch = run.data / "scratch"
+    try:
+        made = _make(config, run, [_Split(name, corpora, scratch) for name, corpora in _corpora(config)])
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
+    manifest = {"layout": LAYOUT, "inputs": inputs, **made}
+    durable_json(run.manifest, manifest)
+    return TokenizationReport(run.manifest, False, _summary(run, manifest))
+
+
+def _corpora(config: Config) -> Iterator[tuple[str, list[CorpusConfig]]]:
+    for split in SPLITS:
+        if corpora := getattr(config.data, split):
+            yield split, corpora
+
+
+# What the data depends on
+
+
+def _inputs_digest(config: Config) -> str:
+    """Digest of all that decides about the data: contents of files, not their paths, and settings of the text."""
+
+    def described(corpus: CorpusConfig) -> dict[str, Any]:
+        paths = {"src", "tgt"} if corpus.format == "hub" else {"src", "tgt", "file"}
+        return {**corpus.model_dump(exclude=paths), "files": [digest_file(path) for path in source_files(corpus)]}
+
+    models = [Path(path) for path in _ready_models(config)]
+    for path in models:
+        require_regular(path)
+    facts = {
+        "layout": LAYOUT,
+        "data": {split: [described(corpus) for corpus in corpora] for split, corpora in _corpora(config)},
+        "names": {split: corpus_names(corpora) for split, corpora in _corpora(config)},
+        "normalization": config.data.normalization,
+        "cleaning": config.data.cleaning.model_dump(),
+        "tokenizer": config.tokenizer.model_dump(exclude={"model", "src_model", "tgt_model"}),
+        "models": [digest_file(path) for path in models],
+    }
+    return digest_bytes(json.dumps(facts, sort_keys=True).encode())
+
+
+def _ready_models(config: Config) -> list[str]:
+    tokenizer = config.tokenizer
+    return [path for path in (tokenizer.model, tokenizer.src_model, tokenizer.tgt_model) if path is not None]
+
+
+def _refuse_overlap(config: Config) -> None:
+    """A score on the training file would say nothing."""
+    train = {identity for corpus in config.data.train for identity in _identities(corpus)}
+    for split, corpora in _corpora(config):
+        if split == "train":
+            continue
+        for corpus in corpora:
+            for identity, name in _identities(corpus).items():
+                if identity in train:
+                    raise DataError(f"data.{split} uses the training file {name}; give it text of its own")
+
+
+def _identities(corpus: CorpusConfig) -> dict[tuple[Any, ...], str]:
+    """What tells a corpus' files from others, however their paths are spelt -> the name to show."""
+    if corpus.format == "hub":
+        return {(corpus.file, corpus.subset, corpus.split, corpus.revision): f"{corpus.file} ({corpus.split})"}
+    found = [(path, path.stat()) for path in source_files(corpus)]
+    return {(status.st_dev, status.st_ino): shown(path) for path, status in found}
+
+
+def _is_whole(run: RunDirectory, manifest: dict[str, Any]) -> bool:
+    try:
+        if Tokenizer.open(run.tokenizer).digest != manifest["tokenizer"]["digest"]:
+            return False
+    except TranslateError:
+        return False
+    return all(intact(run, split["files"]) for split in manifest["splits"].values())
+
+
+# Making it
+
+
+def _make(config: Config, run: RunDirectory, splits: list[_Split]) -> dict[str, Any]:
+    """Everything but the manifest, and what goes into it."""
+    form = config.data.normalization
+    for split in splits:
+        split.count()
+    train, scored = splits[0], splits[1:]
+    tokenizer, warnings = _obtain_tokenizer(config, train)
+    tokenizer.save(run.tokenizer)
+    keys = {
+        split.name: {pair_key(normalize(p.src, form), normalize(p.tgt, form)) for p in split.read_all()}
+        for split in scored
+    }
+    cleaner = Cleaner(config.data.cleaning, watched=set().union(*keys.values()))
+    with Progress(sum(sum(split.counts) for split in splits), "tokenize", "pairs") as progress:
+        made = {"train": _encode(run, train, tokenizer, cleaner, config.tokenizer.sampling, progress)}
+        for split in scored:
+            made[split.name] = _encode(run, split, tokenizer, None, 0.0, progress)
+            made[split.name]["files"] |= _keep_raw(run, split)
+    return {
+        "tokenizer": {
+            "kind": config.tokenizer.kind if not _ready_models(config) else "ready-made",
+            "digest": tokenizer.digest,
+            "joint": tokenizer.joint,
+            "src_size": tokenizer.src_size,
+            "tgt_size": tokenizer.tgt_size,
+        },
+        "splits": made,
+        "warnings": [*warnings, *_leaks(keys, cleaner.found), *_same_text(config)],
+        "versions": {"sentencepiece": sentencepiece.__version__, "unicode": unicodedata.unidata_version},
+    }
+
+
+def _leaks(keys: dict[str, set[bytes]], found: set[bytes]) -> Iterator[str]:
+    for name, known in keys.items():
+        share = len(known & found) / len(known)
+        if share > LEAK:
+            yield f"{share:.1%} of the pairs of data.{name} are in the training text too: its scores will flatter"
+
+
+def _same_text(config: Config) -> Iterator[str]:
+    for split, corpora in _corpora(config):
+        for corpus in corpora:
+            if corpus.format == "text" and len(_identities(corpus)) == 1:
+                yield f"data.{split}: source and target are one file, {corpus.src}"
+
+
+def _obtain_tokenizer(config: Config, train: _Split) -> tuple[Tokenizer, list[str]]:
+    form = config.data.normalization
+    if ready := _ready_models(config):
+        return Tokenizer.from_files(Path(ready[0]), Path(ready[1]) if len(ready) > 1 else None, form), []
+    total = sum(train.counts)
+    stride = -(-total // MOST_PAIRS)
+    longest = LONGEST_PIECE * config.data.cleaning.max_length
+
+    def text(sides: tuple[Side, ...]) -> Iterator[str]:
+        cleaner = Cleaner(config.data.cleaning)
+        for pair in itertools.islice(train.read_all(), 0, None, stride):
+            lines = {"src": normalize(pair.src, form), "tgt": normalize(pair.tgt, form)}
+            if max(map(len, lines.values())) <= longest and cleaner.judge_text(lines["src"], lines["tgt"]) is None:
+                yield from (lines[side] for side in sides)
+
+    tokenizer, messages = train_tokenizer(text, config.tokenizer, form)
+    if stride > 1:
+        messages.append(f"pieces were learnt from one pair in {stride} of {total:,}")
+    return tokenizer, messages
+
+
+def _encode(
+    run: RunDirectory,
+    split: _Split,
+    tokenizer: Tokenizer,
+    cleaner: Cleaner | None,
+    sampling: float,
+    progress: Progress,
+) -> dict[str, Any]:
+    """Write the arrays of a split, cleaned if there is a cleaner -> its part of the manifest."""
+    writer = SplitWriter(run.data / split.name, tokenizer, keep_text=sampling > 0)
+    corpora: list[dict[str, Any]] = []
+    accounts = [Account(name) for name in corpus_names(split.corpora)]
+    for k, account in enumerate(accounts):
+        tokens = [0, 0]
+        pairs = split.read(k)
+        while chunk := list(itertools.islice(pairs, LINES_AT_ONCE)):
+            rows = encode_pairs(chunk, tokenizer, cleaner, account)
+            tokens = [tokens[side] + sum(len(row[side]) for row in rows) for side in (0, 1)]
+            writer.add(rows)
+            progress.advance(len(chunk))
+        account.close()
+        known = {"weight": split.corpora[k].weight, "src_pieces": tokens[0], "tgt_pieces": tokens[1]}
+        corpora.append({**account.facts(), **known})
+    if not sum(account.kept for account in accounts):
+        table = "; ".join(f"{account.name}: {account.summary()}" for account in accounts)
+        raise DataError(
+            f"data.{split.name}: no pair is left after cleaning ({table}); look at the text or data.cleaning"
+        )
+    return {"corpora": corpora, "sampling": sampling, "files": described_files(run, writer.close())}
+
+
+def encode_pairs(
+    pairs: list[Pair], tokenizer: Tokenizer, cleaner: Cleaner | None, account: Account
+) -> list[tuple[list[int], list[int], str, str]]:
+    """(source ids, target ids, source text, target text) of the pairs that are kept, text normalised, ids bare.
+
+    Without a cleaner every pair is kept.
+    """
+    account.read += len(pairs)
+    judged: list[tuple[Pair, str, str]] = []
+    for pair in pairs:
+        src, tgt = tokenizer.normalize(pair.src), tokenizer.normalize(pair.tgt)
+        if cleaner and (reason := cleaner.judge_text(src, tgt)):
+            account.drop(pair, reason)
+        else:
+            judged.append((pair, src, tgt))
+    src_ids = tokenizer.encode_normalized("src", [src for _, src, _ in judged])
+    tgt_ids = tokenizer.encode_normalized("tgt", [tgt for _, _, tgt in judged])
+    rows: list[tuple[list[int], list[int], str, str]] = []
+    for (pair, src, tgt), s, t in zip(judged, src_ids, tgt_ids, strict=True):
+        if cleaner and (reason := cleaner.judge_lengths(len(s), len(t))):
+            account.drop(pair, reason)
+        else:
+            account.kept += 1
+            rows.append((s, t, src, tgt))
+    return rows
+
+
+def _keep_raw(run: RunDirectory, split: _Split) -> dict[str, dict[str, Any]]:
+    """Copy the text of a scored split into the run, lines untouched: scores are taken on it."""
+    paths = []
+    for k in range(len(split.corpora)):
+        src, tgt = (run.data / f"{split.name}.{k}.{side}" for side in ("src", "tgt"))
+        durable_write(src, line_bytes(pair.src for pair in split.read(k)))
+        durable_write(tgt, line_bytes(pair.tgt for pair in split.read(k)))
+        paths += [src, tgt]
+    return described_files(run, paths)
+
+
+def _summary(run: RunDirectory, manifest: dict[str, Any]) -> list[str]:
+    lines = []
+    for split, facts in manifest["splits"].items():
+        for corpus in facts["corpora"]:
+            label = f"{split} ({corpus['name']})" if len(facts["corpora"]) > 1 else split
+            line = f"{label}: {Account.of(corpus).summary()}"
+            if kept := corpus["kept"]:
+                src, tgt = corpus["src_pieces"] / kept, corpus["tgt_pieces"] / kept
+                line += f"; {src:.1f} source and {tgt:.1f} target pieces a sentence"
+            lines.append(line)
+    tokenizer = manifest["tokenizer"]
+    sizes = f"{tokenizer['src_size']:,} pieces for both sides"
+    if not tokenizer["joint"]:
+        sizes = f"{tokenizer['src_size']:,} source and {tokenizer['tgt_size']:,} target pieces"
+    lines.append(f"tokenizer: {tokenizer['kind']}, {sizes}, in {run.tokenizer}")
+    lines += [f"warning: {warning}" for warning in manifest["warnings"]]
+    lines.append(f"data: {run.data} ({run.manifest.name} has the counts and the first places of each reason)")
+    return lines

@@ -1,0 +1,164 @@
+"""translate train: encoded text in, checkpoints out; goes on where an earlier run stopped."""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from translate.config import Config
+from translate.config_rules import differences
+from translate.config_writer import dump_config
+from translate.device import Machine, resolve, tune_allocator
+from translate.errors import CheckpointError, ConfigError
+from translate.models import build_model
+from translate.models.seq2seq import Seq2Seq
+from translate.run import EventLog, RunDirectory, durable_text, note
+from translate.run import Progress as Bar
+from translate.stages.tokenization import tokenize
+from translate.text.batches import BatchPlan
+from translate.text.encoded import data_digest, load_split, raw_texts
+from translate.text.lines import read_lines
+from translate.text.tokenizer import Tokenizer
+from translate.training.averaging import MovingAverage
+from translate.training.checkpoint import Learner, load_model, load_weights, newest_sound, saved_config
+from translate.training.curves import Curves
+from translate.training.loop import Loop
+from translate.training.optimizer import build_optimizer
+from translate.training.progress import Progress
+from translate.training.signals import Signals
+from translate.training.tensorfile import TensorFile
+from translate.training.validation import Validator, first_lines
+
+
+@dataclass(frozen=True)
+class TrainingReport:
+    """What training came to."""
+
+    run: Path
+    reason: str
+    progress: Progress
+    best: str
+    ran: bool
+
+    def summary(self) -> list[str]:
+        """A few lines for the user."""
+        state = "training ended" if self.ran else "nothing to do, training had ended"
+        lines = [f"{state} at step {self.progress.step}: {self.reason}"]
+        step = self.progress.best_step(self.best)
+        for validation in self.progress.validations:
+            if validation.step == step:
+                bleu = "" if validation.bleu is None else f", greedy BLEU {validation.bleu:.2f}"
+                lines.append(f"best checkpoint: step {step}, validation loss {validation.loss:.4f}{bleu}")
+        lines.append(f"run: {self.run}")
+        lines.append(f"next: translate eval --run {self.run}")
+        return lines
+
+
+def train(config: Config, run: RunDirectory) -> TrainingReport:
+    """Train, or go on training, until the settings say stop. Does a missing or stale tokenize first."""
+    tune_allocator()
+    with run.create().locked(), Signals() as signals:
+        saved, warnings = newest_sound(run)
+        if saved is not None:
+            warnings += _compare(saved_config(saved), config, run)
+        for warning in warnings:
+            note(warning)
+        for line in tokenize(config, run).lines:
+            note(line)
+        durable_text(run.config_file, dump_config(config))
+        tokenizer = Tokenizer.open(run.tokenizer)
+        machine = resolve(config.device, config.train.precision, config.train.threads, run.machine_file)
+        learner = _learner(config, tokenizer, machine)
+        _restore(learner, saved, config, run)
+        reason = learner.progress.stop_reason(config.train)
+        if reason is not None and saved is not None and learner.progress.validated():
+            return TrainingReport(run.root, reason, learner.progress, config.train.best, ran=False)
+        reason = _go_on(config, run, learner, machine, saved, signals)
+        return TrainingReport(run.root, reason, learner.progress, config.train.best, ran=True)
+
+
+def _compare(before: Config, now: Config, run: RunDirectory) -> list[str]:
+    """Warnings for what may change when a run goes on. Raises ConfigError for what may not."""
+    found = differences(before, now)
+    if found.refused:
+        raise ConfigError(
+            "\n".join(
+                [
+                    f"run {run.root}: was trained with other settings:",
+                    *(f"  {line}" for line in found.refused),
+                    "take them back, choose another --run, or start a new run from these weights with "
+                    f"train.init_from: {run.root}",
+                ]
+            )
+        )
+    return [f"warning: {line}; from here on the run is no longer bit-identical" for line in found.warned]
+
+
+def _learner(config: Config, tokenizer: Tokenizer, machine: Machine) -> Learner:
+    """A model with fresh weights, drawn from the seed on the CPU so that every device starts alike."""
+    torch.manual_seed(config.seed)
+    model = build_model(config.model, tokenizer.src_size, tokenizer.tgt_size).to(machine.device)
+    if config.train.init_from is not None:
+        _start_from(RunDirectory.open(Path(config.train.init_from)), model, tokenizer)
+    ema = MovingAverage(model, config.train.ema) if config.train.ema else None
+    return Learner(model, build_optimizer(model, config.train), ema, tokenizer, Progress())
+
+
+def _start_from(other: RunDirectory, model: Seq2Seq, tokenizer: Tokenizer) -> None:
+    """Take the best weights of another run with the same tokenizer and the same model."""
+    loaded = load_model(other, "best", torch.device("cpu"))
+    if loaded.tokenizer.digest != tokenizer.digest:
+        raise ConfigError(f"train.init_from: {other.root} has another tokenizer; remove this run's data and tokenizer")
+    weights = {name: parameter.detach() for name, parameter in loaded.model.named_parameters()}
+    shapes = {name: tuple(parameter.shape) for name, parameter in model.named_parameters()}
+    if {name: tuple(tensor.shape) for name, tensor in weights.items()} != shapes:
+        raise ConfigError(f"train.init_from: {other.root} has a model of another shape; copy its model section")
+    load_weights(model, weights)
+
+
+def _restore(learner: Learner, saved: TensorFile | None, config: Config, run: RunDirectory) -> None:
+    """Take over the checkpoint, after making sure that text and tokenizer are those it was trained on."""
+    if saved is None:
+        return
+    for what, found in (("data", data_digest(run)), ("tokenizer", learner.tokenizer.digest)):
+        if saved.metadata[f"{what}_digest"] != found:
+            raise CheckpointError(
+                f"{saved.path}: was trained with other {what} ({saved.metadata[f'{what}_digest'][:12]}) than the run "
+                f"has now ({found[:12]}); restore the text as it was, or choose another --run"
+            )
+    learner.restore(saved)
+
+
+def _go_on(
+    config: Config, run: RunDirectory, learner: Learner, machine: Machine, saved: TensorFile | None, signals: Signals
+) -> str:
+    """Run the loop from where the learner stands."""
+    train, progress = config.train, learner.progress
+    log = EventLog(run.log_file)
+    if saved is not None:
+        log.rewind(json.loads(saved.metadata["log"]))
+        note(f"going on from step {progress.step} of {saved.path.name}")
+    else:
+        log.path.unlink(missing_ok=True)
+    size = sum(p.numel() for p in learner.model.parameters())
+    note(f"training {size / 1e6:.2f} M weights on {machine.describe()}")
+    batch_tokens = train.update_tokens if train.batch_tokens == "auto" else train.batch_tokens
+    plan = BatchPlan(load_split(run, "train"), config.seed, train.update_tokens, batch_tokens)
+    with Bar(train.max_steps, "train", "steps", done=progress.step) as bar:
+        facts = {"data_digest": data_digest(run)}
+        validator = _validator(config, run, machine)
+        curves = Curves(run, train.tensorboard, progress.step)
+        try:
+            return Loop(run, config, machine, learner, plan, validator, log, facts, curves, signals, bar).train()
+        finally:
+            curves.close()
+
+
+def _validator(config: Config, run: RunDirectory, machine: Machine) -> Validator:
+    """The validation text of the run."""
+    count = config.train.validate_sentences
+    texts = raw_texts(run, "valid")
+    src = first_lines([list(read_lines(text.src)) for text in texts], count)
+    refs = first_lines([list(read_lines(text.tgt)) for text in texts], count)
+    return Validator(config, machine, load_split(run, "valid"), src, refs)

@@ -1,0 +1,189 @@
+"""The training loop: validate, save, stop or update, in an order one can see.
+
+Data order, dropout and learning rate are functions of (seed, step) and the recorded history, so a run that was killed
+anywhere and started again ends with the same bits as one that never was.
+"""
+
+import json
+import math
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+import torch
+from torch import nn
+
+from translate.config import Config
+from translate.device import Machine
+from translate.errors import DataError, Interrupted
+from translate.run import EventLog, RunDirectory, duration
+from translate.run import Progress as Bar
+from translate.text.batches import Batch, BatchPlan
+from translate.training.checkpoint import Learner, save_checkpoint
+from translate.training.curves import Curves
+from translate.training.loss import Objective, TensorBatch
+from translate.training.optimizer import set_lr
+from translate.training.progress import Validation
+from translate.training.schedule import lr_at
+from translate.training.signals import Signals
+
+Validate = Callable[[Learner, Callable[[], None]], Validation]
+"""Looks at the validation text; calls its second argument often, which raises when a signal has come."""
+
+
+@dataclass
+class Loop:
+    """A run in training: what it learns with, and where it is written."""
+
+    run: RunDirectory
+    config: Config
+    machine: Machine
+    learner: Learner
+    plan: BatchPlan
+    validate: Validate
+    log: EventLog
+    facts: dict[str, str]
+    """Further metadata of checkpoints: data digest."""
+    curves: Curves
+    signals: Signals
+    bar: Bar
+    saved: tuple[int, int] = (0, 0)
+    """Step and number of validations of the newest checkpoint."""
+    rate: float = 0.0
+    """Target tokens a second, lately."""
+    clock: float = field(default_factory=time.monotonic)
+    saved_at: float = field(default_factory=time.monotonic)
+
+    def __post_init__(self) -> None:
+        self.objective = Objective(self.learner.model, self.config.train.label_smoothing)
+        self.progress = self.learner.progress
+        self.saved = (self.progress.step, len(self.progress.validations))
+
+    def train(self) -> str:
+        """Go on until there is a reason to stop, and return it. Raises Interrupted after saving, on a signal."""
+        try:
+            while True:
+                reason = self.progress.stop_reason(self.config.train)
+                if self.validation_due(reason):
+                    self.note_validation(self.validate(self.learner, self.signals.check))
+                    reason = reason or self.progress.stop_reason(self.config.train)
+                if self.save_due(reason):
+                    self.save(scheduled=reason is not None or self.progress.step % self.config.train.save_every == 0)
+                if reason is not None:
+                    self.log.append("finished", step=self.progress.step, reason=reason)
+                    return reason
+                self.signals.check()
+                self.update(self.plan.update(self.progress.epoch, self.progress.index))
+        except Interrupted:
+            if self.saved != self.position():
+                self.save(scheduled=False)
+            raise
+
+    def position(self) -> tuple[int, int]:
+        """What `saved` is compared with."""
+        return self.progress.step, len(self.progress.validations)
+
+    def validation_due(self, reason: str | None) -> bool:
+        """Every `validate_every` updates and at the end, once a step."""
+        due = self.progress.step % self.config.train.validate_every == 0 or reason is not None
+        return due and self.progress.step > 0 and not self.progress.validated()
+
+    def save_due(self, reason: str | None) -> bool:
+        """Every `save_every` updates, at a new best, at the end, and when `save_minutes` have passed."""
+        train, step = self.config.train, self.progress.step
+        if self.saved == self.position() or step == 0:
+            return False
+        new_best = self.progress.validated() and self.progress.best_step(train.best) == step
+        waited = time.monotonic() - self.saved_at >= 60 * train.save_minutes
+        return step % train.save_every == 0 or new_best or reason is not None or waited
+
+    def save(self, *, scheduled: bool) -> None:
+        """Write a checkpoint that remembers how far the log had come."""
+        self.tick()
+        facts = {**self.facts, "log": json.dumps(self.log.position())}
+        save_checkpoint(self.run, self.learner, self.config, facts, scheduled=scheduled)
+        self.saved = self.position()
+        self.saved_at = time.monotonic()
+
+    def tick(self) -> None:
+        """Count the time since the last tick as training time."""
+        now = time.monotonic()
+        self.progress.seconds += now - self.clock
+        self.clock = now
+
+    def note_validation(self, validation: Validation) -> None:
+        """Record what the validation text said."""
+        self.progress.validations.append(validation)
+        best = self.progress.best_step(self.config.train.best) == validation.step
+        bleu = None if validation.bleu is None else round(validation.bleu, 4)
+        self.log.append("validation", step=validation.step, loss=validation.loss, bleu=bleu, best=best)
+        self.curves.draw(validation.step, validation_loss=validation.loss, validation_bleu=bleu)
+        shown = "" if bleu is None else f", BLEU {bleu:.2f}"
+        self.tick()
+        self.bar.note(
+            f"step {validation.step}: validation loss {validation.loss:.4f} (perplexity "
+            f"{math.exp(min(validation.loss, 50)):.2f}){shown}{', the best so far' if best else ''} "
+            f"[{duration(self.progress.seconds)}]"
+        )
+
+    def update(self, batches: Sequence[Batch]) -> None:
+        """One optimizer step on the micro-batches of an update. A signal or a bad loss leaves the weights alone."""
+        learner, step, started = self.learner, self.progress.step + 1, time.monotonic()
+        learner.model.train()
+        learner.optimizer.zero_grad(set_to_none=True)
+        tokens = sum(batch.tokens for batch in batches)
+        total = 0.0
+        for number, batch in enumerate(batches):
+            self.signals.check()
+            learner.model.key_randomness(self.config.seed, step, number)
+            with self.machine.autocast():
+                loss, _ = self.objective(TensorBatch.of(batch, torch.device(self.machine.device)))
+            (loss / tokens).backward()
+            total += loss.item()
+        norm = self.gradient_norm()
+        self.refuse_nonfinite(step, total / tokens, norm)
+        lr = lr_at(step, self.config.train, learner.model.decoder.width, self.progress.scores(self.config.train.best))
+        set_lr(learner.optimizer, lr)
+        learner.optimizer.step()
+        if learner.ema is not None:
+            learner.ema.update(learner.model, step)
+        self.advance(step, tokens, total, norm, lr, time.monotonic() - started)
+
+    def gradient_norm(self) -> float:
+        """Clip the gradient, and return the norm it had."""
+        limit = self.config.train.clip or math.inf
+        return float(nn.utils.clip_grad_norm_(self.learner.model.parameters(), limit, foreach=True))
+
+    def refuse_nonfinite(self, step: int, loss: float, norm: float) -> None:
+        """Stop before the update when the loss or the gradient is not a number."""
+        if math.isfinite(loss) and math.isfinite(norm):
+            return
+        what = f"the loss is {loss}" if not math.isfinite(loss) else f"the norm of the gradient is {norm}"
+        self.log.append("nonfinite", step=step, loss=str(loss), grad_norm=str(norm))
+        raise DataError(
+            f"step {step}: {what}, so the update was not made. The newest checkpoint is of step {self.saved[0]}. Try "
+            "a lower train.lr, a longer train.warmup, a smaller train.clip, or train.precision=fp32"
+        )
+
+    def advance(self, step: int, tokens: int, loss: float, norm: float, lr: float, seconds: float) -> None:
+        """Move on to the next update of the plan and tell about this one."""
+        progress = self.progress
+        progress.step = step
+        progress.tokens += tokens
+        progress.logged_loss += loss
+        progress.logged_tokens += tokens
+        progress.index += 1
+        if progress.index >= self.plan.updates_in(progress.epoch):
+            progress.epoch, progress.index = progress.epoch + 1, 0
+        self.tick()
+        self.rate = tokens / seconds if self.rate == 0 else 0.95 * self.rate + 0.05 * tokens / seconds
+        mean = progress.logged_loss / progress.logged_tokens
+        shown = {"loss": f"{mean:.3f}", "lr": f"{lr:.2e}", "tokens_per_second": f"{self.rate:,.0f}"}
+        if self.config.train.max_minutes is not None:
+            shown["training_ends_in"] = duration(max(0.0, 60 * self.config.train.max_minutes - progress.seconds))
+        self.bar.advance(1, **shown)
+        if step % self.config.train.log_every == 0:
+            figures = {"loss": mean, "lr": lr, "grad_norm": norm, "tokens_per_second": round(self.rate)}
+            self.log.append("update", step=step, epoch=progress.epoch, tokens=progress.tokens, **figures)
+            self.curves.draw(step, **figures)
+            progress.logged_loss, progress.logged_tokens = 0.0, 0
