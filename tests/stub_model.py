@@ -84,11 +84,16 @@ def tokens(*sentences: list[int]) -> Tokens:
     return Tokens(ids, torch.tensor([len(ids) + 1 for ids in sentences]), longest)
 
 
+def key_of(src: list[int]) -> int:
+    """What the decoder knows of a source."""
+    return sum(place * id for place, id in enumerate([*src, EOS], start=1)) % ROWS
+
+
 def rows_by_hand(model: Seq2Seq, src: list[int], ids: list[int]) -> list[list[float]]:
     """Log-probabilities of what follows each prefix of ids, the empty one first, read off the table in plain Python."""
     table = model.decoder.table
     assert isinstance(table, Tensor)
-    row = key = sum(place * id for place, id in enumerate([*src, EOS], start=1)) % ROWS
+    row = key = key_of(src)
     rows = []
     for time, token in enumerate([BOS, *ids]):
         row = next_row(row, token, key, time)

@@ -4,13 +4,13 @@ import random
 
 import pytest
 import torch
-from stub_model import POISON, StubDecoder, log_prob_by_hand, stub_model, tokens
 
+from tests.stub_model import POISON, StubDecoder, key_of, log_prob_by_hand, next_row, rows_by_hand, stub_model, tokens
 from translate.decoding.beam import beam_search, best_candidates
 from translate.decoding.greedy import greedy
 from translate.decoding.scorer import Hypothesis, Scorer, force_score
 from translate.models.seq2seq import Seq2Seq
-from translate.text.tokenizer import EOS
+from translate.text.tokenizer import BOS, EOS
 
 PENALTIES = [0.0, 0.5, 1.0, 1.7, -0.5]
 
@@ -53,10 +53,11 @@ def test_wide_beam_is_exhaustive_search(vocab: int, penalty: float) -> None:
 
 def by_hand(model: Seq2Seq, src: list[int], beam: int, limit: int, penalty: float) -> list[Hypothesis]:
     """The same search over one sentence in plain Python, over lists of prefixes that are scored anew."""
-    live, finished = [((), 0.0)], []
+    live: list[tuple[int, ...]] = [()]
+    finished: list[Hypothesis] = []
     for time in range(limit + 1):
         candidates = []
-        for ids, _ in live:
+        for ids in live:
             candidates.append((ids, log_prob_by_hand(model, src, list(ids)), True))
             for token in range(3, model.output.out_features) if time < limit else ():
                 longer = (*ids, token)
@@ -64,15 +65,13 @@ def by_hand(model: Seq2Seq, src: list[int], beam: int, limit: int, penalty: floa
                 candidates.append((longer, log_prob_by_hand(model, src, list(longer)) - end, False))
         candidates.sort(key=lambda each: -each[1])
         finished += [Hypothesis.finish(list(ids), total, penalty) for ids, total, ends in candidates[:beam] if ends]
-        live = [(ids, total) for ids, total, ends in candidates if not ends][:beam]
+        live = [ids for ids, _, ends in candidates if not ends][:beam]
         if len(finished) >= beam:
             break
     return sorted(finished, key=lambda each: -each.score)
 
 
 def rows_end(model: Seq2Seq, src: list[int], ids: tuple[int, ...]) -> float:
-    from stub_model import rows_by_hand
-
     return rows_by_hand(model, src, list(ids))[-1][EOS]
 
 
@@ -147,6 +146,26 @@ def test_a_sentence_that_becomes_nan_has_no_translation() -> None:
     for src, hypotheses in zip(srcs, found, strict=True):
         assert hypotheses == ([] if POISON in src else beam_search(scorer, tokens(src), 3, 9, n_best=3)[0])
         assert all(math.isfinite(hypothesis.score) for hypothesis in hypotheses)
+
+
+def test_one_nan_hypothesis_among_several_ends_the_sentence() -> None:
+    model = stub_model(9, 2)
+    assert isinstance(model.decoder, StubDecoder)
+    srcs = [[4, 6], [7], [6, 6, 3]]
+    clean = beam_search(Scorer([model]), tokens(*srcs), 3, 9, n_best=3)
+    first = rows_by_hand(model, [7], [])[0]
+    second_best = sorted((token for token in range(3, 9)), key=lambda token: -first[token])[1]
+    start = next_row(key_of([7]), BOS, key_of([7]), 0)
+    model.decoder.table[next_row(start, second_best, key_of([7]), 1)] = math.nan
+    found = beam_search(Scorer([model]), tokens(*srcs), 3, 9, n_best=3)
+    assert found == [clean[0], [], clean[2]]
+
+
+def test_nan_discards_what_had_finished_before() -> None:
+    model = stub_model(9, 2)
+    assert isinstance(model.decoder, StubDecoder)
+    model.decoder.table[:, EOS] = 4.0
+    assert beam_search(Scorer([model]), tokens([4], [POISON]), 3, 9)[1] == []
 
 
 def test_impossible_everything_is_no_translation() -> None:

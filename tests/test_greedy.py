@@ -3,8 +3,8 @@ import random
 
 import pytest
 import torch
-from stub_model import POISON, StubDecoder, log_prob_by_hand, rows_by_hand, stub_model, tokens
 
+from tests.stub_model import POISON, StubDecoder, log_prob_by_hand, rows_by_hand, stub_model, tokens
 from translate.decoding.greedy import greedy
 from translate.decoding.scorer import Scorer
 from translate.models.seq2seq import Seq2Seq
@@ -79,8 +79,18 @@ def test_a_sentence_that_becomes_nan_has_no_translation() -> None:
             assert (hypothesis is None) == (POISON in src and not ends_before_poison)
 
 
+def test_nothing_is_computed_for_a_lost_sentence() -> None:
+    model = stub_model(9, 2)
+    assert isinstance(model.decoder, StubDecoder)
+    model.decoder.table[:, EOS] = -30.0
+    assert greedy(Scorer([model]), tokens([POISON]), 9) == [None]
+    assert len(model.decoder.batches) == 2
+
+
 def test_impossible_everything_is_no_translation() -> None:
     model = stub_model(9, 2)
     model.output.bias = torch.nn.Parameter(torch.full((9,), -math.inf, dtype=torch.float64))
     model.output.bias.data[[PAD, BOS]] = 0.0
     assert greedy(Scorer([model]), tokens([4], [6]), 3) == [None, None]
+    assert isinstance(model.decoder, StubDecoder)
+    assert len(model.decoder.batches) == 1

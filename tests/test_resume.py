@@ -17,6 +17,7 @@ import pytest
 import torch
 
 import translate.run
+import translate.training.tensorfile
 from tests.tiny import in_child, tiny_config, tiny_corpus, train_in_child
 from translate.config import Config
 from translate.decoding.scorer import Scorer
@@ -112,8 +113,6 @@ def half_written(number: int) -> Callable[[], None]:
                     die()
 
             return original(path, parts())
-
-        import translate.training.tensorfile
 
         translate.run.durable_write = torn
         translate.training.tensorfile.durable_write = torn

@@ -2,8 +2,8 @@ import math
 
 import pytest
 import torch
-from stub_model import POISON, log_prob_by_hand, rows_by_hand, stub_model, tokens
 
+from tests.stub_model import POISON, log_prob_by_hand, rows_by_hand, stub_model, tokens
 from translate.decoding.scorer import Hypothesis, Scorer, force_score, limits_of
 from translate.text.tokenizer import BOS, EOS, PAD
 

@@ -58,7 +58,7 @@ def test_bleu_by_hand() -> None:
 
 def test_identical_text_is_perfect() -> None:
     found = score(REFS, REFS, PLAIN)
-    assert (found.bleu.value, found.chrf.value, found.ter.value) == (pytest.approx(100.0), pytest.approx(100.0), 0.0)
+    assert [found.bleu.value, found.chrf.value, found.ter.value] == pytest.approx([100.0, 100.0, 0.0])
     assert found.bleu.name == "BLEU"
     assert str(found.bleu).startswith("BLEU = 100.00  nrefs:1|case:mixed|eff:no|tok:13a|smooth:exp|version:")
 

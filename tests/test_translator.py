@@ -5,8 +5,8 @@ from typing import cast
 
 import pytest
 import torch
-from stub_model import POISON, StubDecoder, StubEncoder, stub_model, tokens
 
+from tests.stub_model import POISON, StubDecoder, StubEncoder, stub_model, tokens
 from translate.config import DecodeConfig
 from translate.decoding.beam import beam_search
 from translate.decoding.scorer import Scorer
@@ -108,9 +108,8 @@ def test_reads_no_further_than_the_window() -> None:
             read += 1
             yield "adg"
 
-    yielded = 0
-    for _ in translator(stub_model(11, 1), batch_size=2).translate(endless()):
-        yielded += 1
+    stream = translator(stub_model(11, 1), batch_size=2).translate(endless())
+    for yielded, _ in enumerate(stream, start=1):
         assert read <= yielded + 2 * 16
         if yielded == 1:
             assert read == 2
@@ -144,7 +143,7 @@ def test_lines_before_an_error_are_translated() -> None:
 def test_windows_grow_and_keep_every_line() -> None:
     found = list(windows(map(str, range(300)), 4))
     assert [len(window) for window in found] == [4, 8, 16, 32, 64, 64, 64, 48]
-    assert sum(found, []) == [str(number) for number in range(300)]
+    assert [line for window in found for line in window] == [str(number) for number in range(300)]
     assert list(windows(iter(()), 4)) == []
     assert [len(window) for window in windows("abcd", 4)] == [4]
 
@@ -182,8 +181,10 @@ def test_stops_between_batches_when_told() -> None:
     assert len(subject.scorer.models[0].encoder.seen) == 2 * 4
 
 
-def test_inference_mode_does_not_leak_out() -> None:
-    stream = translator(stub_model(11, 1)).translate(["a", "d"])
-    next(stream)
-    assert not torch.is_inference_mode_enabled()
+def test_gradients_are_off_inside_and_on_outside() -> None:
+    model = stub_model(11, 1)
+    inside: list[bool] = []
+    model.encoder.register_forward_hook(lambda *_: inside.append(torch.is_grad_enabled()))
+    next(translator(model).translate(["a", "d"]))
+    assert inside == [False]
     assert torch.is_grad_enabled()

@@ -23,7 +23,9 @@ FileName = Annotated[str, FILE]
 class Section(BaseModel):
     """A group of settings: strict types, no unknown keys, immutable; field docstrings are the reference."""
 
-    model_config = ConfigDict(strict=True, extra="forbid", frozen=True, allow_inf_nan=False, use_attribute_docstrings=True)
+    model_config = ConfigDict(
+        strict=True, extra="forbid", frozen=True, allow_inf_nan=False, use_attribute_docstrings=True
+    )
 
 
 class CorpusConfig(Section):

@@ -48,10 +48,10 @@ def takes_integral(field: FieldInfo) -> bool:
 
 def accepts(field: FieldInfo, value: Any) -> bool:
     """Whether a value has the field's type and lies in its range."""
-    checker: TypeAdapter[Any] = TypeAdapter(
-        Annotated[(field.annotation, *field.metadata)] if field.metadata else field.annotation,
-        config={"strict": True, "allow_inf_nan": False},
-    )
+    annotation: Any = field.annotation
+    if field.metadata:
+        annotation = Annotated[(annotation, *field.metadata)]
+    checker = TypeAdapter[Any](annotation, config={"strict": True, "allow_inf_nan": False})
     try:
         checker.validate_python(value)
     except ValidationError:

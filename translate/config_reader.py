@@ -11,13 +11,10 @@ from typing import NamedTuple
 
 from translate.config import Config, Section
 from translate.config_fields import all_keys, sections_at, takes_text
-from translate.config_rules import Differences, conflicts, differences
+from translate.config_rules import conflicts
 from translate.config_values import Values, kind_of, shown
-from translate.config_writer import dump_config
 from translate.errors import ConfigError, MissingInputError, UsageError
 from translate.strict_yaml import Items, Mapping, Node, Scalar, Source, parse_value, read_file, resolve
-
-__all__ = ["Differences", "Override", "differences", "dump_config", "load_config", "run_path"]
 
 MAX_PROBLEMS = 20
 

@@ -17,12 +17,8 @@ _SAFE = re.compile(r"[A-Za-z0-9_./][A-Za-z0-9_./+-]*")
 _REFUSED_RAW = re.compile("[^\x20-\x7e\xa0-\u2027\u202a-\ud7ff\ue000-\ufefe\uff00-\ufffd\U00010000-\U0010ffff]")
 _NOWHERE = Source("", Path())
 
-EXAMPLES = {
-    "data.train": ("../data/quickstart/train.ko", "../data/quickstart/train.en"),
-    "data.valid": ("../data/quickstart/valid.ko", "../data/quickstart/valid.en"),
-    "data.test": ("../data/quickstart/test.ko", "../data/quickstart/test.en"),
-    "train.max_steps": 10000,
-}
+EXAMPLE_CORPUS = "../data/quickstart/{split}.{language}"
+EXAMPLE_STEPS = 10000
 """What the reference has to set because there is no default: the text, and when to stop."""
 
 
@@ -89,7 +85,7 @@ def _reference(section: type[Section], path: str, indent: str) -> Iterator[str]:
         elif kinds:
             yield from _reference_kinds(name, field, kinds, key, indent)
         else:
-            default = EXAMPLES.get(key, field.get_default())
+            default = EXAMPLE_STEPS if key == "train.max_steps" else field.get_default()
             yield f"{indent}{name}: {scalar_text(default)}"
 
 
@@ -109,14 +105,15 @@ def _reference_kinds(
 
 def _reference_item(item: type[Section], key: str, indent: str) -> Iterator[str]:
     """An example of a list's item: the first list shows every key, the ones after it only what they need."""
-    src, tgt = EXAMPLES[key]
+    split = key.rpartition(".")[2]
+    src, tgt = (EXAMPLE_CORPUS.format(split=split, language=language) for language in ("ko", "en"))
     if key != "data.train":
         yield f"{indent}- src: {src}"
         yield f"{indent}  tgt: {tgt}"
         return
     dash = "- "
     for name, field in item.model_fields.items():
-        default = {"src": src, "tgt": tgt}.get(name, field.get_default())
+        default = src if name == "src" else tgt if name == "tgt" else field.get_default()
         comment = list(_comment(_meaning(field), indent + "  "))
         yield from comment if dash != "- " else _comment(_meaning(field), indent)
         yield f"{indent}{dash}{name}: {scalar_text(default)}"

@@ -167,7 +167,7 @@ def _parse_node(text: str, source: Source, from_file: bool = True) -> Node | Non
         return reader.document(yaml.parse(text, Loader=yaml.SafeLoader))
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
-        place = f"{source.name}:{mark.line + 1}" if mark and from_file else source.name
+        place = f"{source.name}:{mark.line + 1}" if mark is not None and from_file else source.name
         raise ConfigError(f"{place}: not YAML: {error.problem or error.context}") from error
     except (yaml.YAMLError, ValueError, OverflowError) as error:  # an escape such as "\UFFFFFFFF" fails inside PyYAML
         raise ConfigError(f"{source.name}: not YAML: {error}") from error
@@ -181,7 +181,8 @@ class _Reader:
         self.from_file = from_file
 
     def line(self, event: yaml.Event) -> int:
-        return event.start_mark.line + 1 if self.from_file else 0
+        mark = event.start_mark
+        return mark.line + 1 if mark is not None and self.from_file else 0
 
     def refuse(self, event: yaml.Event, problem: str) -> ConfigError:
         line = self.line(event)

@@ -1,0 +1,1 @@
+"""Weights to translations: searches that know no architecture."""

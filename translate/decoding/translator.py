@@ -87,7 +87,7 @@ class Translator:
                 results[place] = self._translations(found)
         return results
 
-    @torch.inference_mode()
+    @torch.no_grad()  # not inference_mode: no faster, and what a model keeps for later (positions) could not train
     def _search(self, pieces: Sequence[Sequence[int]]) -> list[list[Hypothesis]]:
         """Search the best translations of sentences given as ids with EOS."""
         src = padded(pieces, self.device)

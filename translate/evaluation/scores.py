@@ -46,21 +46,24 @@ def score(hyps: Sequence[str], refs: Sequence[str], evaluate: EvaluateConfig) ->
 
     Raises DataError when the counts differ or there is nothing to score.
     """
-    from sacrebleu.metrics import CHRF, TER
+    from sacrebleu.metrics.chrf import CHRF
+    from sacrebleu.metrics.ter import TER
 
     first = bleu(hyps, refs, evaluate)
     chrf = CHRF(lowercase=evaluate.lowercase)
     ter = TER(case_sensitive=not evaluate.lowercase)
-    others = [
-        Score(name, metric.corpus_score(hyps, [refs]).score, str(metric.get_signature()))
-        for name, metric in (("chrF2", chrf), ("TER", ter))
-    ]
-    return Scores(first, *others, sentences=len(hyps), empty=sum(not hyp.strip() for hyp in hyps))
+    return Scores(
+        first,
+        Score("chrF2", chrf.corpus_score(hyps, [refs]).score, str(chrf.get_signature())),
+        Score("TER", ter.corpus_score(hyps, [refs]).score, str(ter.get_signature())),
+        sentences=len(hyps),
+        empty=sum(not hyp.strip() for hyp in hyps),
+    )
 
 
 def bleu(hyps: Sequence[str], refs: Sequence[str], evaluate: EvaluateConfig) -> Score:
     """BLEU alone, as in `score`: cheap enough for validation during training."""
-    from sacrebleu.metrics import BLEU
+    from sacrebleu.metrics.bleu import BLEU
 
     _check(hyps, refs)
     # `force` silences sacreBLEU's warning about tokenised text, which is what `tokenize: none` is there for.

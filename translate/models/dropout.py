@@ -43,6 +43,12 @@ class Dropout(nn.Module):
         self.calls += 1
         return self._cpu_mask(key, shape, like) if like.device.type == "cpu" else self._device_mask(key, shape, like)
 
+    def draw_scaled(self, like: Tensor, count: int) -> Tensor | None:
+        """What a loop of `count` steps multiplies x (shaped as `like`) by: (count, ...), or None when inactive."""
+        if not self.active:
+            return None
+        return self.draw(torch.Size([count, *like.shape]), like).mul_(1.0 / (1.0 - self.p))
+
     def _cpu_mask(self, key: list[int], shape: torch.Size, like: Tensor) -> Tensor:
         count = shape.numel()
         draws = np.random.SFC64(key).random_raw((count + 3) // 4).view(np.uint16)[:count]
@@ -70,7 +76,7 @@ class _ScaleKept(torch.autograd.Function):
         return (x * mask).mul_(scale)
 
     @staticmethod
-    @once_differentiable  # type: ignore[misc,untyped-decorator]
+    @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:
         (mask,) = ctx.saved_tensors
         return (gradient * mask).mul_(ctx.scale), None, None

@@ -40,7 +40,7 @@ class _Anchor(torch.autograd.Function):
         return matrix.view_as(matrix)
 
     @staticmethod
-    @once_differentiable  # type: ignore[misc,untyped-decorator]
+    @once_differentiable
     def backward(ctx: Any, _: None) -> tuple[Tensor | None, None]:
         if not ctx.notes:
             return None, None
@@ -60,7 +60,7 @@ class _Product(torch.autograd.Function):
         return x @ matrix
 
     @staticmethod
-    @once_differentiable  # type: ignore[misc,untyped-decorator]
+    @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:
         x, matrix = ctx.saved_tensors
         ctx.notes.append((x, gradient))

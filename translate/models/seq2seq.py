@@ -102,6 +102,13 @@ class State:
         return self
 
 
+def build_embedding(vocabulary: int, width: int) -> nn.Embedding:
+    """Word vectors of about unit length, N(0, 1 / width): the same for every kind, since they may be tied."""
+    embedding = nn.Embedding(vocabulary, width)
+    nn.init.normal_(embedding.weight, std=width**-0.5)
+    return embedding
+
+
 class Encoder(nn.Module):
     """Reads the source."""
 

@@ -1,0 +1,1 @@
+"""Weights of attention to pictures."""

@@ -1,0 +1,1 @@
+"""One module a command: each calls the parts in order and returns a report."""

@@ -1,7 +1,7 @@
 """translate decode: lines of text in, as many lines of translations out."""
 
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Generator, Iterable, Iterator, Sequence
 from contextlib import closing, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -93,7 +93,7 @@ def _check_places(source: Path | BinaryIO, target: Path | BinaryIO) -> None:
         raise UsageError(f"{target}: is the input as well; give --output another name")
 
 
-def _lines(source: Path | BinaryIO) -> Iterator[str]:
+def _lines(source: Path | BinaryIO) -> Generator[str, None, None]:
     """The lines of a file, a pipe with a name, or a stream."""
     if not isinstance(source, Path):
         yield from parse_lines(source, "standard input")

@@ -21,13 +21,16 @@ from translate.config import Config
 from translate.decoding.scorer import Scorer
 from translate.decoding.translator import Translator
 from translate.device import resolve
-from translate.errors import DataError, MissingInputError, UsageError
+from translate.errors import DataError, UsageError
 from translate.evaluation.scores import Scores, score
 from translate.run import Progress, RunDirectory, digest_bytes, digest_file, durable_json, durable_write
-from translate.stages.tokenization import corpus_names, raw_lines
+from translate.text.encoded import raw_texts
 from translate.text.lines import read_lines
 from translate.training.checkpoint import LoadedModel, load_model
 from translate.training.signals import Signals
+
+SCORED = ("valid", "test")
+"""Splits whose text is kept in the run for scoring."""
 
 
 @dataclass(frozen=True)
@@ -96,7 +99,7 @@ class EvaluationReport:
                 found = len(corpus.translated.failed)
                 lines.append(f"warning: {corpus.name}: the model gave no finite probabilities for {found} sentences")
         if self.together.empty:
-            lines.append(f"warning: {self.together.empty} hypotheses are empty; they count")
+            lines.append(f"warning: empty hypotheses: {self.together.empty}; they are scored as they are")
         lines += [f"hypotheses: {self.file.parent / corpus.hyps}" for corpus in self.corpora]
         return [*lines, f"result: {self.file}", f"next: translate decode --run {self.file.parent.parent} < FILE"]
 
@@ -107,12 +110,12 @@ def evaluate(
     """Translate and score a split of the run, or the file pair `source` and `reference`, as `config` says.
 
     Hypotheses and results are reused when weights, settings and text are the same. Raises DataError for sides of
-    different length, MissingInputError for a split without text.
+    different length, MissingInputError for a split that the run does not have.
     """
     texts = _texts(run, split, source, reference)
     if source is not None:
-        split = texts[0].name
-    file = run.eval / f"{_file_name(split) if source is None else texts[0].stem}.json"
+        split = texts[0].stem
+    file = run.eval / f"{split}.json"
     machine = resolve(config.device, "fp32", config.train.threads, run.machine_file, remember=False)
     loaded = load_model(run, config.decode.weights, torch.device(machine.device))
     made_from = [_digest(text.src, loaded, config) for text in texts]
@@ -133,28 +136,28 @@ def evaluate(
 def _texts(run: RunDirectory, split: str, source: Path | None, reference: Path | None) -> list[Text]:
     """What is to be scored; both sides of each text have the same number of lines."""
     if source is not None and reference is not None:
-        stem = f"files.{_file_name(source.name)}"
-        texts = [Text(source.name, stem, list(read_lines(source)), list(read_lines(reference)))]
-        origin = f"{source} and {reference}"
+        texts = [_text(source.name, f"files.{_file_name(source.name)}", source, reference)]
     elif source is not None or reference is not None:
         raise UsageError("--source and --reference go together: what to translate, and how it should read")
+    elif split not in SCORED:
+        raise UsageError(f"--split: found {split}, expected {' or '.join(SCORED)}; or give --source and --reference")
     else:
-        names = corpus_names(run, split)
-        stems = [_file_name(split)] if len(names) == 1 else _stems(split, names)
-        sides = (raw_lines(run, split, side) for side in ("src", "tgt"))
-        texts = [Text(*each) for each in zip(names, stems, *sides, strict=True)]
-        origin = f"run {run.root}: split {split}"
-    if not texts:
-        raise MissingInputError(
-            f"{origin} has no text; set data.{split} and tokenize again, or give --source FILE --reference FILE"
-        )
-    for text in texts:
-        if len(text.src) != len(text.refs):
-            raise DataError(
-                f"{origin}: {text.name} has {len(text.src)} source lines and {len(text.refs)} reference lines, "
-                "expected as many of each"
-            )
+        raw = raw_texts(run, split)
+        stems = [split] if len(raw) == 1 else _stems(split, [each.name for each in raw])
+        texts = [_text(each.name, stem, each.src, each.tgt) for each, stem in zip(raw, stems, strict=True)]
     return texts
+
+
+def _text(name: str, stem: str, source: Path, reference: Path) -> Text:
+    src, refs = list(read_lines(source)), list(read_lines(reference))
+    if len(src) != len(refs):
+        raise DataError(
+            f"{source} has {len(src)} lines and {reference} has {len(refs)}, expected as many of each; "
+            "check that they belong together"
+        )
+    if not src:
+        raise DataError(f"{source}: has no lines, so there is nothing to score")
+    return Text(name, stem, src, refs)
 
 
 def _stems(split: str, names: Sequence[str]) -> list[str]:

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import sentencepiece
 
 from translate.config import Config, CorpusConfig
@@ -26,7 +27,15 @@ from translate.run import (
 )
 from translate.text.cleaning import Account, Cleaner, pair_key
 from translate.text.corpus import Pair, corpus_names, read_pairs, require_regular, source_files
-from translate.text.encoded import LAYOUT, LINES_AT_ONCE, SplitWriter, described_files, intact, read_manifest
+from translate.text.encoded import (
+    LAYOUT,
+    LINES_AT_ONCE,
+    EncodedPair,
+    SplitWriter,
+    described_files,
+    intact,
+    read_manifest,
+)
 from translate.text.lines import line_bytes, shown
 from translate.text.tokenizer import Side, Tokenizer, normalize, train_tokenizer
 
@@ -48,7 +57,13 @@ class TokenizationReport:
     skipped: bool
     """Nothing had changed, so nothing was done."""
     lines: list[str] = field(default_factory=list)
-    """The summary for the user."""
+    """The account and the places, for the user."""
+
+    def summary(self) -> list[str]:
+        """A few lines for the user."""
+        state = ["text and tokenizer: unchanged since the last time"] if self.skipped else []
+        run = self.manifest.parent.parent
+        return [*state, *self.lines, f"next: translate train --config FILE --run {run}"]
 
 
 @dataclass
@@ -254,35 +269,30 @@ def _encode(
     progress: Progress,
 ) -> dict[str, Any]:
     """Write the arrays of a split, cleaned if there is a cleaner -> its part of the manifest."""
-    writer = SplitWriter(run.data / split.name, tokenizer, keep_text=sampling > 0)
-    corpora: list[dict[str, Any]] = []
     accounts = [Account(name) for name in corpus_names(split.corpora)]
-    for k, account in enumerate(accounts):
-        tokens = [0, 0]
-        pairs = split.read(k)
-        while chunk := list(itertools.islice(pairs, LINES_AT_ONCE)):
-            rows = encode_pairs(chunk, tokenizer, cleaner, account)
-            tokens = [tokens[side] + sum(len(row[side]) for row in rows) for side in (0, 1)]
-            writer.add(rows)
-            progress.advance(len(chunk))
-        account.close()
-        known = {"weight": split.corpora[k].weight, "src_pieces": tokens[0], "tgt_pieces": tokens[1]}
-        corpora.append({**account.facts(), **known})
-    if not sum(account.kept for account in accounts):
-        table = "; ".join(f"{account.name}: {account.summary()}" for account in accounts)
-        raise DataError(
-            f"data.{split.name}: no pair is left after cleaning ({table}); look at the text or data.cleaning"
-        )
-    return {"corpora": corpora, "sampling": sampling, "files": described_files(run, writer.close())}
+    corpora: list[dict[str, Any]] = []
+    with SplitWriter(run.data / split.name, tokenizer, keep_text=sampling > 0) as writer:
+        for k, account in enumerate(accounts):
+            tokens = np.zeros(2, dtype=np.int64)
+            pairs = split.read(k)
+            while chunk := list(itertools.islice(pairs, LINES_AT_ONCE)):
+                rows = encode_pairs(chunk, tokenizer, cleaner, account)
+                tokens += [sum(len(row.src) for row in rows), sum(len(row.tgt) for row in rows)]
+                writer.add(rows)
+                progress.advance(len(chunk))
+            account.close()
+            known = {"weight": split.corpora[k].weight, "src_pieces": int(tokens[0]), "tgt_pieces": int(tokens[1])}
+            corpora.append({**account.facts(), **known})
+        if not any(account.kept for account in accounts):
+            table = "; ".join(f"{account.name}: {account.summary()}" for account in accounts)
+            raise DataError(f"data.{split.name}: no pair is left after cleaning ({table}); see data.cleaning")
+        return {"corpora": corpora, "sampling": sampling, "files": described_files(run, writer.close())}
 
 
 def encode_pairs(
     pairs: list[Pair], tokenizer: Tokenizer, cleaner: Cleaner | None, account: Account
-) -> list[tuple[list[int], list[int], str, str]]:
-    """(source ids, target ids, source text, target text) of the pairs that are kept, text normalised, ids bare.
-
-    Without a cleaner every pair is kept.
-    """
+) -> list[EncodedPair]:
+    """The pairs that are kept (without a cleaner all of them), normalised and encoded; the account counts the rest."""
     account.read += len(pairs)
     judged: list[tuple[Pair, str, str]] = []
     for pair in pairs:
@@ -293,13 +303,13 @@ def encode_pairs(
             judged.append((pair, src, tgt))
     src_ids = tokenizer.encode_normalized("src", [src for _, src, _ in judged])
     tgt_ids = tokenizer.encode_normalized("tgt", [tgt for _, _, tgt in judged])
-    rows: list[tuple[list[int], list[int], str, str]] = []
+    rows: list[EncodedPair] = []
     for (pair, src, tgt), s, t in zip(judged, src_ids, tgt_ids, strict=True):
         if cleaner and (reason := cleaner.judge_lengths(len(s), len(t))):
             account.drop(pair, reason)
         else:
             account.kept += 1
-            rows.append((s, t, src, tgt))
+            rows.append(EncodedPair(s, t, (src, tgt)))
     return rows
 
 

@@ -10,7 +10,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from translate.text.encoded import EncodedSplit, Epoch, Integers
+from translate.text.arrays import Integers
+from translate.text.encoded import EncodedSplit, Epoch
 from translate.text.tokenizer import BOS, EOS
 
 POOL = 20
@@ -86,7 +87,7 @@ class BatchPlan:
         direction = np.where(pool % 2 == 0, 1, -1)
         by_length = np.lexsort(((src + tgt) * direction, np.maximum(src, tgt) * direction, pool))
         order = order[by_length]
-        cuts = cut(tgt[by_length], self.update_tokens)
+        cuts = even_cut(tgt[by_length], self.update_tokens)
         return _Plan(examples, order, cuts, rng.permutation(len(cuts) - 1))
 
 
@@ -113,6 +114,20 @@ def cut(lengths: Integers, limit: int) -> Integers:
         before = ends[start - 1] if start else 0
         bounds.append(max(int(np.searchsorted(ends, before + limit, side="right")), start + 1))
     return np.array(bounds, dtype=np.int64)
+
+
+def even_cut(lengths: Integers, limit: int) -> Integers:
+    """`cut`, with the last two runs made about equal where the limit allows it.
+
+    Else the last run could be a single sentence, and its gradient would weigh as much as that of a full update.
+    """
+    bounds = cut(lengths, limit)
+    if len(bounds) > 2:
+        ends = np.cumsum(lengths[bounds[-3] :])
+        first = int(np.searchsorted(ends, ends[-1] / 2, side="right"))
+        if first and ends[first - 1] <= limit and ends[-1] - ends[first - 1] <= limit:
+            bounds[-2] = bounds[-3] + first
+    return bounds
 
 
 def make_batch(examples: Epoch, chosen: Integers) -> Batch:

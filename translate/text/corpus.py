@@ -81,14 +81,15 @@ def corpus_name(corpus: CorpusConfig) -> str:
 
 
 def corpus_names(corpora: Sequence[CorpusConfig]) -> list[str]:
-    """One name for each corpus, no two alike: where file names agree, the folder's name goes before."""
+    """One name for each corpus, no two alike: where file names agree the folders' names stand in, or else a number."""
     names = [corpus_name(corpus) for corpus in corpora]
-    places = [Path(corpus.src or corpus.file or "").parent.name for corpus in corpora]
-    named = [
-        f"{place}-{name}" if names.count(name) > 1 and corpus.name is None and place else name
-        for corpus, name, place in zip(corpora, names, places, strict=True)
-    ]
-    return [name if named.index(name) == i else f"{name}-{i + 1}" for i, name in enumerate(named)]
+    folders = [Path(corpus.src or corpus.file or "").parent.name for corpus in corpora]
+    for i, name in enumerate(list(names)):
+        if names.count(name) == len(names) > 1 and all(folders) and len(set(folders)) == len(folders):
+            return folders
+        if name in names[:i]:
+            names[i] = f"{name}-{i + 1}"
+    return names
 
 
 def _file(corpus: CorpusConfig) -> Path:

@@ -6,65 +6,22 @@ RUN/data/SPLIT/src_text.npy ...           UTF-8 in the same form, if the text is
 RUN/data/SPLIT.K.src  SPLIT.K.tgt         untouched text of corpus K of a split that is scored
 """
 
-import io
-import itertools
 import json
-import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any
+from typing import Any, NamedTuple, Self
 
 import numpy as np
-from numpy.lib import format as npy
-from numpy.typing import NDArray
 
 from translate.errors import DataError, MissingInputError
-from translate.run import RunDirectory, creating, digest_bytes, digest_file, durable_write
+from translate.run import RunDirectory, digest_bytes, digest_file
+from translate.text.arrays import Ids, Integers, Sequences, SequenceWriter, id_type, mapped
 from translate.text.tokenizer import EOS, Side, Tokenizer
 
 LAYOUT = 1
 """Number of this layout; another number in the manifest means that the data is made anew."""
-CHUNK = 2**20
 LINES_AT_ONCE = 4096
-
-Ids = NDArray[np.integer[Any]]
-Integers = NDArray[np.int64]
-
-
-@dataclass(frozen=True)
-class Sequences:
-    """Many sequences end to end: number i is items[offsets[i] : offsets[i + 1]]."""
-
-    items: Ids
-    """(N_tok,)"""
-    offsets: Integers
-    """(N + 1,)"""
-
-    @classmethod
-    def of(cls, lists: Sequence[Sequence[int]], dtype: Any) -> "Sequences":
-        """From lists of ids."""
-        lengths = np.fromiter(map(len, lists), np.int64, len(lists))
-        items = np.fromiter(itertools.chain.from_iterable(lists), dtype, int(lengths.sum()))
-        return cls(items, _offsets(lengths))
-
-    def __len__(self) -> int:
-        return len(self.offsets) - 1
-
-    def __getitem__(self, i: int) -> Ids:
-        return self.items[self.offsets[i] : self.offsets[i + 1]]
-
-    def lengths(self, rows: Integers | None = None) -> Integers:
-        """(N,), or of the sequences `rows` (B,) alone."""
-        return np.diff(self.offsets) if rows is None else self.offsets[rows + 1] - self.offsets[rows]
-
-    def padded(self, rows: Integers, width: int, shift: int = 0) -> Integers:
-        """The sequences `rows` (B,), each from column `shift` on -> (B, width), zeros elsewhere."""
-        block = np.zeros((len(rows), width), dtype=np.int64)
-        columns = np.arange(width) - shift
-        filled = (columns >= 0) & (columns < self.lengths(rows)[:, None])
-        block[filled] = self.items[(self.offsets[rows][:, None] + columns)[filled]]
-        return block
 
 
 @dataclass(frozen=True)
@@ -175,69 +132,34 @@ def _segmented(texts: Texts, side: Side, pairs: Integers, key: tuple[int, int], 
         seed = np.random.SeedSequence([*key, chunk, ("src", "tgt").index(side)]).generate_state(1)[0]
         sampled = texts.tokenizer.sample(side, lines, texts.rate, int(seed) & 0x7FFFFFFF)
         parts.append(Sequences.of([ids + end for ids in sampled], dtype))
-    if not parts:
-        return Sequences.of([], dtype)
-    lengths = np.concatenate([part.lengths() for part in parts])
-    return Sequences(np.concatenate([part.items for part in parts]), _offsets(lengths))
+    return Sequences.joined(parts, dtype)
 
 
-def _offsets(lengths: Integers) -> Integers:
-    return np.concatenate([np.zeros(1, dtype=np.int64), np.cumsum(lengths, dtype=np.int64)])
+class EncodedPair(NamedTuple):
+    """One pair on its way into the arrays."""
 
-
-class SequenceWriter:
-    """Collects sequences in a nameless temporary file and puts them in place as two arrays."""
-
-    def __init__(self, directory: Path, name: str, dtype: Any) -> None:
-        self.items_path = directory / f"{name}.npy"
-        self.offsets_path = directory / f"{name.removesuffix('_ids')}_offsets.npy"
-        self.dtype = np.dtype(dtype)
-        self.lengths: list[Integers] = []
-        with creating(directory):
-            directory.mkdir(parents=True, exist_ok=True)
-            self.spool: IO[bytes] = tempfile.TemporaryFile(dir=directory)  # noqa: SIM115 - closed by `close`
-
-    def add(self, sequences: Sequences) -> None:
-        """Append sequences."""
-        self.lengths.append(sequences.lengths())
-        with creating(self.items_path):
-            self.spool.write(np.ascontiguousarray(sequences.items, self.dtype).tobytes())
-
-    def close(self) -> int:
-        """Write both arrays durably and return how many items there are."""
-        offsets = _offsets(np.concatenate(self.lengths) if self.lengths else np.zeros(0, dtype=np.int64))
-        durable_write(self.items_path, itertools.chain([_npy_header(self.dtype, int(offsets[-1]))], self._spooled()))
-        durable_write(
-            self.offsets_path, itertools.chain([_npy_header(offsets.dtype, len(offsets))], [offsets.tobytes()])
-        )
-        self.spool.close()
-        return int(offsets[-1])
-
-    def _spooled(self) -> Iterator[bytes]:
-        self.spool.seek(0)
-        yield from iter(lambda: self.spool.read(CHUNK), b"")
-
-
-def _npy_header(dtype: np.dtype[Any], count: int) -> bytes:
-    header = io.BytesIO()
-    npy.write_array_header_1_0(header, {"descr": npy.dtype_to_descr(dtype), "fortran_order": False, "shape": (count,)})
-    return header.getvalue()
+    src: list[int]
+    """Ids without EOS."""
+    tgt: list[int]
+    """Ids without EOS."""
+    texts: tuple[str, str]
+    """The normalised source and target text that the ids are made of."""
 
 
 class SplitWriter:
-    """Puts encoded pairs in place as the arrays of a split."""
+    """Puts encoded pairs in place as the arrays of a split; a context manager that lets go of its temporary files."""
 
     def __init__(self, directory: Path, tokenizer: Tokenizer, keep_text: bool) -> None:
         self.src = SequenceWriter(directory, "src_ids", id_type(tokenizer.src_size))
         self.tgt = SequenceWriter(directory, "tgt_ids", id_type(tokenizer.tgt_size))
         self.texts = [SequenceWriter(directory, f"{side}_text", np.uint8) for side in ("src", "tgt") if keep_text]
 
-    def add(self, rows: Sequence[tuple[list[int], list[int], str, str]]) -> None:
-        """Append pairs: source ids and target ids, both without EOS, and the normalised texts they are made of."""
-        self.src.add(Sequences.of([[*row[0], EOS] for row in rows], self.src.dtype))
-        self.tgt.add(Sequences.of([row[1] for row in rows], self.tgt.dtype))
-        for side, writer in enumerate(self.texts):
-            writer.add(Sequences.of([row[2 + side].encode() for row in rows], np.uint8))
+    def add(self, pairs: Sequence[EncodedPair]) -> None:
+        """Append pairs."""
+        self.src.add(Sequences.of([[*pair.src, EOS] for pair in pairs], self.src.dtype))
+        self.tgt.add(Sequences.of([pair.tgt for pair in pairs], self.tgt.dtype))
+        for writer, texts in zip(self.texts, zip(*(pair.texts for pair in pairs), strict=True), strict=False):
+            writer.add(Sequences.of([text.encode() for text in texts], np.uint8))
 
     def close(self) -> list[Path]:
         """Write all arrays durably; their paths."""
@@ -246,18 +168,18 @@ class SplitWriter:
             writer.close()
         return [path for writer in writers for path in (writer.items_path, writer.offsets_path)]
 
+    def __enter__(self) -> Self:
+        return self
 
-def id_type(size: int) -> type[np.uint16] | type[np.int32]:
-    """The smaller of the two stored types that holds ids below `size`."""
-    return np.uint16 if size <= 2**16 else np.int32
+    def __exit__(self, *_: object) -> None:
+        for writer in (self.src, self.tgt, *self.texts):
+            writer.spool.close()
 
 
 def read_manifest(run: RunDirectory) -> dict[str, Any] | None:
     """What the tokenize stage recorded, or None when there is nothing usable."""
     try:
         manifest = json.loads(run.manifest.read_bytes())
-    except FileNotFoundError:
-        return None
     except (OSError, ValueError):
         return None
     return manifest if isinstance(manifest, dict) and manifest.get("layout") == LAYOUT else None
@@ -274,10 +196,10 @@ def load_split(run: RunDirectory, name: str) -> EncodedSplit:
     texts = None
     if split["sampling"]:
         tokenizer = Tokenizer.open(run.tokenizer)
-        texts = Texts(_mapped(directory, "src_text"), _mapped(directory, "tgt_text"), tokenizer, split["sampling"])
+        texts = Texts(mapped(directory, "src_text"), mapped(directory, "tgt_text"), tokenizer, split["sampling"])
     return EncodedSplit(
-        _mapped(directory, "src_ids"),
-        _mapped(directory, "tgt_ids"),
+        mapped(directory, "src_ids"),
+        mapped(directory, "tgt_ids"),
         tuple(corpus["kept"] for corpus in split["corpora"]),
         tuple(corpus["weight"] for corpus in split["corpora"]),
         texts,
@@ -291,16 +213,6 @@ def _manifest_split(run: RunDirectory, name: str) -> dict[str, Any]:
     if name not in manifest["splits"]:
         raise MissingInputError(f"run {run.root} has no data.{name}")
     return manifest["splits"][name]
-
-
-def _mapped(directory: Path, name: str) -> Sequences:
-    path = directory / f"{name}.npy"
-    try:
-        offsets = np.load(directory / f"{name.removesuffix('_ids')}_offsets.npy", mmap_mode="r")
-        items = np.load(path, mmap_mode="r" if offsets[-1] else None)  # nothing cannot be mapped
-    except (OSError, ValueError) as error:
-        raise DataError(f"{path}: is damaged; run translate tokenize again") from error
-    return Sequences(np.asarray(items), np.asarray(offsets))
 
 
 @dataclass(frozen=True)

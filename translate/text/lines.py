@@ -1,7 +1,7 @@
 """The one definition of a line, for every file and stream that is read or written.
 
 A line ends at the byte 0x0A and nowhere else; one 0x0D directly before it is dropped; a last piece without 0x0A is a
-line. Text is UTF-8 whatever the locale, gzip is recognised by its first bytes, a byte-order mark at the start is dropped.
+line. Text is UTF-8 whatever the locale, gzip is known by its first bytes, a byte-order mark at the start is dropped.
 """
 
 import contextlib
@@ -82,6 +82,8 @@ def parse_lines(stream: BinaryIO, name: str) -> Iterator[str]:
             number += 1
             if number == 1:
                 raw = _first_line(raw, name)
+                if not raw:
+                    return  # a byte-order mark and nothing else
             yield _decoded(raw, name, number)
     except EOFError as error:
         raise DataError(f"{name}: the gzip data is cut short after line {number}; get the file anew") from error
@@ -93,7 +95,7 @@ def _unpacked(stream: BinaryIO) -> BinaryIO:
     buffered = stream if hasattr(stream, "peek") else io.BufferedReader(cast(io.RawIOBase, stream))
     if buffered.peek(len(GZIP)).startswith(GZIP):
         return cast(BinaryIO, gzip.GzipFile(fileobj=buffered))
-    return cast(BinaryIO, buffered)
+    return buffered
 
 
 def _first_line(raw: bytes, name: str) -> bytes:

@@ -20,8 +20,8 @@ PAD, BOS, EOS, UNK = 0, 1, 2, 3
 Side = Literal["src", "tgt"]
 Normalization = Literal["nfc", "nfkc", "none"]
 
-THREADS = 1
-"""Threads of training: their number is part of the model's bytes, so it cannot depend on the machine."""
+THREADS = 8
+"""Threads of training: the order of their sums shows in the model, so their number cannot depend on the machine."""
 LARGEST_MODEL = 256 * 2**20
 LONGEST_SENTENCE = 2**30
 """Bytes; the library skips longer lines without a word, so none may be longer."""
@@ -42,8 +42,11 @@ def normalize(line: str, form: Normalization) -> str:
     SentencePiece's sign for a space. Applying it again changes nothing.
     """
     line = INVISIBLE.sub("", line)
-    if form != "none":
-        line = unicodedata.normalize(form.upper(), line)
+    match form:
+        case "nfc":
+            line = unicodedata.normalize("NFC", line)
+        case "nfkc":
+            line = unicodedata.normalize("NFKC", line)
     return SPACES.sub(" ", line).strip(" ")
 
 

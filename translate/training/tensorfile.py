@@ -7,7 +7,6 @@ Whoever reads one tensor verifies that tensor; decoding need not read the optimi
 
 import hashlib
 import json
-import os
 import stat
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -93,7 +92,7 @@ class TensorFile:
 
     def _measure(self) -> tuple[int, int]:
         try:
-            found = os.stat(self.path, follow_symlinks=False)
+            found = self.path.stat(follow_symlinks=False)
         except FileNotFoundError as error:
             raise MissingInputError(f"{self.path}: there is no such checkpoint") from error
         if not stat.S_ISREG(found.st_mode):

@@ -1,0 +1,314 @@
+"""The command line: parse, call one stage, print. Nothing heavy is imported before a command needs it."""
+
+import contextlib
+import json
+import os
+import signal
+import sys
+import threading
+import traceback
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from types import FrameType
+from typing import Annotated, Any
+
+import typer
+
+import translate
+from translate.config import Config
+from translate.config_reader import Override, load_config, run_path
+from translate.config_writer import as_schema, dump_config
+from translate.errors import EXIT_PIPE, EXIT_SIGINT, EXIT_SIGTERM, ConfigError, Interrupted, UsageError
+from translate.failures import escaped, explain
+from translate.run import RunDirectory
+
+PIPELINE, RESULTS, SETTINGS = "From text to a model", "From a model to results", "Settings"
+
+app = typer.Typer(
+    help="Train, score and run neural translation models from two text files and one YAML file.",
+    epilog="Example: translate run --config configs/quickstart.yaml",
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="rich",
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+config_app = typer.Typer(help="Show or check settings.", rich_markup_mode="rich")
+inspect_app = typer.Typer(help="Look inside a trained model.", rich_markup_mode="rich")
+app.add_typer(inspect_app, name="inspect", rich_help_panel=RESULTS)
+app.add_typer(config_app, name="config", rich_help_panel=SETTINGS)
+
+
+def _option(name: str, metavar: str, meaning: str) -> Any:
+    return typer.Option(name, metavar=metavar, help=meaning)
+
+
+ConfigOption = Annotated[Path | None, _option("--config", "FILE", "YAML file with the settings.")]
+NamingOption = Annotated[Path | None, _option("--config", "FILE", "Config that names the run, instead of --run.")]
+RunOption = Annotated[Path | None, _option("--run", "DIR", "The run's directory; by default runs/NAME.")]
+SetOption = Annotated[
+    list[str] | None, _option("--set", "KEY=VALUE", "Change one setting, such as train.lr=3e-4; repeatable.")
+]
+BeamOption = Annotated[str | None, _option("--beam", "N", "Beam width; 1 is greedy search.")]
+WeightsOption = Annotated[str | None, _option("--weights", "NAME", "best, last, average or ema weights of the run.")]
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command and return its exit code; whatever goes wrong becomes one message on standard error."""
+    arguments = list(sys.argv[1:] if argv is None else argv) or ["--help"]
+    debug = "--debug" in arguments
+    try:
+        _refuse_unclear(arguments)
+        with _terminable():
+            code = app(args=[a for a in arguments if a != "--debug"], prog_name="translate", standalone_mode=False)
+        sys.stdout.flush()
+        error: BaseException | None = KeyboardInterrupt() if code == EXIT_SIGINT else None
+    except SystemExit as left:  # typer turns a closed pipe into this
+        code, error = left.code, left.__context__
+    except BaseException as raised:
+        code, error = None, raised
+    if error is None:
+        return code if isinstance(code, int) else 0
+    if debug:
+        traceback.print_exception(error)
+    code, message = explain(error)
+    if message:
+        _say(f"error: {escaped(message)}")
+    if code == EXIT_PIPE:
+        # What is still buffered has no reader; without this Python complains about it at its very end.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+    return code
+
+
+def _refuse_unclear(arguments: Sequence[str]) -> None:
+    """Refuse an option given twice, which its order would settle silently, and what an unset variable left empty."""
+    seen: set[str] = set()
+    for argument, following in zip(arguments, [*arguments[1:], None], strict=True):
+        if argument == "--":
+            return
+        name, equals, value = argument.partition("=")
+        if not name.startswith("--") or name == "--set":
+            continue
+        if name in seen:
+            raise UsageError(f"{name} is given twice: give it once")
+        if (value if equals else following) == "":
+            raise UsageError(f"{name}: is empty, expected a value")
+        seen.add(name)
+
+
+@contextlib.contextmanager
+def _terminable() -> Iterator[None]:
+    """Let SIGTERM end a command the way an exception does, so that nothing half-written stays behind."""
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        raise Interrupted(EXIT_SIGTERM, "stopped by SIGTERM")
+
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    previous = signal.signal(signal.SIGTERM, stop)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, previous)
+
+
+def _say(text: str) -> None:
+    """Write to standard error; if that is closed, the exit code must do."""
+    with contextlib.suppress(OSError, ValueError):
+        print(text, file=sys.stderr, flush=True)
+
+
+def _tell(summary: Sequence[str], *, last: bool = True, aside: bool = False) -> None:
+    """Print what a stage came to; `next:` only where nothing follows, and aside where stdout carries data."""
+    for line in summary:
+        if last or not line.startswith("next:"):
+            print(line, file=sys.stderr if aside else sys.stdout, flush=True)
+
+
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        print(f"translate {translate.__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    debug: Annotated[bool, _option("--debug", "", "Show where in the code an error came from.")] = False,
+    version: Annotated[
+        bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version.")
+    ] = False,
+) -> None:
+    """Options for all commands."""
+
+
+def _described(config: Path | None, run: Path | None, sets: list[str] | None) -> tuple[Config, RunDirectory]:
+    """Settings and place of a run that is to be made or gone on with."""
+    if config is None and run is None:
+        raise UsageError("--config FILE is missing (or --run DIR of a run that is to go on)")
+    file = config if config is not None else RunDirectory.open(run or Path()).config_file
+    settings = load_config(file, sets or [])
+    return settings, RunDirectory(run_path(settings, config, run))
+
+
+def _existing(
+    config: Path | None, run: Path | None, sets: list[str] | None, options: dict[str, str | None]
+) -> tuple[Config, RunDirectory]:
+    """Settings and place of a trained run; `options` are values of other options by the setting they stand for.
+
+    The run knows its own settings. A config file only names it, and says how to translate and to score.
+    """
+    if config is None and run is None:
+        raise UsageError("--run DIR is missing (or --config FILE, which names the run)")
+    changes = [Override.parse(text) for text in sets or []]
+    for change in changes:
+        if change.key.partition(".")[0] not in ("decode", "evaluate", "device") and change.key != "train.threads":
+            raise ConfigError(
+                f"{change.label}: {change.key} belongs to the trained model; only decode.*, evaluate.*, device and "
+                "train.threads can be set here"
+            )
+    for option, text in options.items():
+        key = option if "." in option else f"decode.{option}"
+        if text is not None:
+            changes.append(Override(key, text, f"--{key.partition('.')[2].replace('_', '-')} {text}"))
+    if config is None:
+        opened = RunDirectory.open(run or Path())
+        return load_config(opened.config_file, changes), opened
+    described = load_config(config, changes)
+    opened = RunDirectory.open(run_path(described, config, run))
+    chosen = {"device": described.device, "decode": described.decode, "evaluate": described.evaluate}
+    stored = load_config(opened.config_file, [change for change in changes if change.key == "train.threads"])
+    return stored.model_copy(update=chosen), opened
+
+
+@app.command(
+    rich_help_panel=PIPELINE, epilog="Example: translate run --config configs/quickstart.yaml --set train.max_steps=50"
+)
+def run(config: ConfigOption = None, run: RunOption = None, sets: SetOption = None) -> None:
+    """Tokenize, train and evaluate; what is done already and unchanged is skipped."""
+    from translate.stages.evaluation import evaluate
+    from translate.stages.tokenization import tokenize as tokenize_stage
+    from translate.stages.training import train as train_stage
+
+    settings, directory = _described(config, run, sets)
+    with directory.create().locked():
+        _tell(tokenize_stage(settings, directory).summary(), last=False)
+    _tell(train_stage(settings, directory).summary(), last=False)
+    _tell(evaluate(directory, settings).summary())
+
+
+@app.command(rich_help_panel=PIPELINE, epilog="Example: translate tokenize --config configs/quickstart.yaml")
+def tokenize(config: ConfigOption = None, run: RunOption = None, sets: SetOption = None) -> None:
+    """Clean the text, train a tokenizer on it, and store it as ids."""
+    from translate.stages.tokenization import tokenize as stage
+
+    settings, directory = _described(config, run, sets)
+    with directory.create().locked():
+        _tell(stage(settings, directory).summary())
+
+
+@app.command(rich_help_panel=PIPELINE, epilog="Example: translate train --config configs/quickstart.yaml")
+def train(config: ConfigOption = None, run: RunOption = None, sets: SetOption = None) -> None:
+    """Train a model, or go on where training stopped; tokenizes first if need be."""
+    from translate.stages.training import train as stage
+
+    _tell(stage(*_described(config, run, sets)).summary())
+
+
+@app.command("eval", rich_help_panel=RESULTS, epilog="Example: translate eval --run runs/quickstart --beam 1")
+def evaluate(
+    run: RunOption = None,
+    config: NamingOption = None,
+    sets: SetOption = None,
+    split: Annotated[str, _option("--split", "NAME", "valid or test.")] = "test",
+    source: Annotated[Path | None, _option("--source", "FILE", "Score this file instead of a split.")] = None,
+    reference: Annotated[Path | None, _option("--reference", "FILE", "Its references, line by line.")] = None,
+    weights: WeightsOption = None,
+    beam: BeamOption = None,
+    lowercase: Annotated[bool, _option("--lowercase", "", "Score without regard to case.")] = False,
+    tokenizer: Annotated[
+        str | None, _option("--tokenize", "NAME", "sacreBLEU's tokenizer: 13a, none, intl, zh, char.")
+    ] = None,
+) -> None:
+    """Translate a split and score it: BLEU, chrF and TER with their signatures."""
+    if (source is None) != (reference is None):
+        raise UsageError("--source and --reference go together: give both, or neither")
+    options = {"weights": weights, "beam": beam, "evaluate.tokenize": tokenizer}
+    options["evaluate.lowercase"] = "true" if lowercase else None
+    settings, directory = _existing(config, run, sets, options)
+
+    from translate.stages.evaluation import evaluate as stage
+
+    _tell(stage(directory, settings, split, source, reference).summary())
+
+
+@app.command(rich_help_panel=RESULTS, epilog="Example: translate decode --run runs/quickstart < input.ko > output.en")
+def decode(
+    run: RunOption = None,
+    config: NamingOption = None,
+    sets: SetOption = None,
+    source: Annotated[
+        Path | None, _option("--input", "FILE", "Text, one sentence a line; else standard input.")
+    ] = None,
+    output: Annotated[Path | None, _option("--output", "FILE", "Translations; else standard output.")] = None,
+    beam: BeamOption = None,
+    n_best: Annotated[str | None, _option("--n-best", "N", "Translations of each line, at most the beam.")] = None,
+    length_penalty: Annotated[
+        str | None, _option("--length-penalty", "X", "Exponent of the length a score is divided by.")
+    ] = None,
+    max_length: Annotated[str | None, _option("--max-length", "N", "Most pieces of a translation.")] = None,
+    batch_size: Annotated[str | None, _option("--batch-size", "N", "Sentences translated at once.")] = None,
+    scores: Annotated[bool, _option("--scores", "", "Begin each line with its score and a tab.")] = False,
+    weights: WeightsOption = None,
+) -> None:
+    """Translate lines of text: as many lines out as in, in their order."""
+    options = {"beam": beam, "n_best": n_best, "length_penalty": length_penalty, "max_length": max_length}
+    options |= {"batch_size": batch_size, "weights": weights}
+    settings, directory = _existing(config, run, sets, options)
+
+    from translate.stages.decoding import decode as stage
+
+    report = stage(directory, source or sys.stdin.buffer, output or sys.stdout.buffer, settings, scores)
+    _tell(report.summary(), aside=True)
+
+
+@inspect_app.command(epilog='Example: translate inspect attention --run runs/quickstart "나는 학생이다"')
+def attention(
+    sentence: Annotated[str, typer.Argument(metavar="SENTENCE", help="A sentence in the source language.")],
+    run: RunOption = None,
+    config: NamingOption = None,
+    sets: SetOption = None,
+    target: Annotated[str | None, _option("--target", "TEXT", "Its translation; else the model's own.")] = None,
+    output: Annotated[
+        Path | None, _option("--output", "FILE", "The picture; by default in the run's inspect/.")
+    ] = None,
+    numbers: Annotated[bool, _option("--json", "", "Print the numbers, by pieces and by words.")] = False,
+    weights: WeightsOption = None,
+) -> None:
+    """Draw which source pieces each target piece looked at."""
+    settings, directory = _existing(config, run, sets, {"weights": weights})
+
+    from translate.stages.inspection import inspect_attention
+
+    report = inspect_attention(directory, sentence, target, output, settings)
+    if numbers:
+        print(json.dumps(report.to_json(), ensure_ascii=False))
+    _tell(report.summary(), aside=numbers)
+
+
+@config_app.command(epilog="Example: translate config show --config configs/quickstart.yaml --set train.lr=1e-3")
+def show(config: ConfigOption = None, run: RunOption = None, sets: SetOption = None) -> None:
+    """Print all settings, every default filled in."""
+    print(dump_config(_described(config, run, sets)[0]), end="")
+
+
+@config_app.command(epilog="Example: translate config check --config configs/quickstart.yaml")
+def check(config: ConfigOption = None, run: RunOption = None, sets: SetOption = None) -> None:
+    """Say whether the settings are sound, and what is wrong with them if not."""
+    directory = _described(config, run, sets)[1]
+    print(f"{config or directory.config_file}: sound; its run is {directory.root}")
+
+
+@config_app.command(epilog="Example: translate config schema > schema.json")
+def schema() -> None:
+    """Print the JSON Schema of a config, for editors."""
+    print(json.dumps(as_schema(), indent=2, ensure_ascii=False))

@@ -1,0 +1,234 @@
+"""The Transformer (Vaswani et al. 2017), with the layer norm after each residual as there, or before each sublayer.
+
+Dropout stands where the paper has it: on the sum of embeddings and positions, and on each sublayer's output before
+it joins the residual.
+"""
+
+import math
+from collections.abc import Callable
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from translate.config import TransformerDecoderConfig, TransformerEncoderConfig
+from translate.errors import DataError
+from translate.models.attention import CrossAttention, SelfAttention, Visible, compute_dtype
+from translate.models.dropout import Dropout
+from translate.models.seq2seq import Aux, Decoder, Encoder, Memory, Record, State, Tokens, build_embedding
+
+CACHE_BUCKET = 16
+"""Positions by which a decoder's cache grows."""
+
+
+class TransformerEncoder(Encoder):
+    """Every token looks at every other; the summary is the mean of the real states."""
+
+    def __init__(self, config: TransformerEncoderConfig, vocabulary: int) -> None:
+        super().__init__()
+        self.embedding = build_embedding(vocabulary, config.width)
+        self.positions = Positions(config, "encoder")
+        self.dropout = Dropout(config.dropout)
+        self.layers = nn.ModuleList(EncoderLayer(config) for _ in range(config.layers))
+        self.norm = nn.LayerNorm(config.width) if config.norm == "pre" else nn.Identity()
+        self.heads = config.heads
+
+    def forward(self, src: Tokens, record: Record | None = None) -> Memory:
+        """src (B, S) -> states (B, S, D), summary (B, D)."""
+        x = self.dropout(self.positions(self.embedding(src.ids), 0))
+        mask = src.mask
+        visible = Visible.real(mask, compute_dtype(x)).heads(self.heads)
+        for index, layer in enumerate(self.layers):
+            x = layer(x, visible, record, f"encoder.layers.{index}")
+        states = self.norm(x)
+        real = mask.to(states.dtype)[:, :, None]
+        summary = (states * real).sum(1) / real.sum(1).clamp(min=1)
+        return Memory(states, src.lengths, src.longest, summary, states)
+
+
+class EncoderLayer(nn.Module):
+    """Self-attention, then the position-wise network."""
+
+    def __init__(self, config: TransformerEncoderConfig) -> None:
+        super().__init__()
+        self.self_attention = SelfAttention(config.width, config.heads, config.attention_dropout)
+        self.feed_forward = FeedForward(config)
+        self.residuals = nn.ModuleList(Residual(config) for _ in range(2))
+
+    def forward(self, x: Tensor, visible: Visible, record: Record | None, path: str) -> Tensor:
+        """x (B, S, D) -> (B, S, D)."""
+        looking, thinking = self.residuals
+        x = looking(x, lambda y: self.self_attention(y, visible, record, f"{path}.self_attention"))
+        return thinking(x, self.feed_forward)
+
+
+class TransformerDecoder(Decoder):
+    """Each token looks at those before it and at the memory."""
+
+    def __init__(self, config: TransformerDecoderConfig, vocabulary: int, memory_width: int) -> None:
+        super().__init__()
+        self.width = config.width
+        self.heads = config.heads
+        self.embedding = build_embedding(vocabulary, config.width)
+        self.positions = Positions(config, "decoder")
+        self.dropout = Dropout(config.dropout)
+        self.layers = nn.ModuleList(DecoderLayer(config, memory_width) for _ in range(config.layers))
+        self.norm = nn.LayerNorm(config.width) if config.norm == "pre" else nn.Identity()
+
+    def forward(self, tgt_in: Tokens, memory: Memory, record: Record | None = None) -> tuple[Tensor, Aux]:
+        """tgt_in (B, T) -> features (B, T, D). Padding comes after the real tokens, so the past never holds any."""
+        x = self.dropout(self.positions(self.embedding(tgt_in.ids), 0))
+        values = memory.values.to(compute_dtype(x))
+        past = Visible.past(tgt_in.longest, values.dtype, x.device)
+        real = Visible.real(memory.mask, values.dtype).heads(self.heads)
+        for index, layer in enumerate(self.layers):
+            x = layer(x, values, past, real, record, f"decoder.layers.{index}")
+        if record is not None:
+            record["alignment"] = self._alignment(record).mean(1)
+        return self.norm(x), {}
+
+    def start(self, memory: Memory, max_len: int, beam: int = 1) -> State:
+        """Beams: caches (B, K, H, capacity, d) of each layer; sentences: cross keys and values (B, H, S, d)."""
+        values = memory.values.to(compute_dtype(memory.values))
+        size = (values.size(0), beam, self.heads, min(max_len, CACHE_BUCKET), self.width // self.heads)
+        real = Visible.real(memory.mask, values.dtype)
+        assert real.alive is not None
+        state = State({}, {"bias": real.bias, "alive": real.alive})
+        for index, layer in enumerate(self.layers):
+            assert isinstance(layer, DecoderLayer)
+            for name, part in zip(("keys", "values"), layer.cross_attention.prepare(values), strict=True):
+                state.sentences[f"{index}.{name}"] = part.unflatten(0, (-1, self.heads))
+                state.beams[f"{index}.{name}"] = values.new_zeros(size)
+        return state
+
+    def step(
+        self, token: Tensor, memory: Memory, state: State, time: int, record: Record | None = None
+    ) -> tuple[Tensor, State]:
+        """token (B, K) at position `time` -> features (B, K, D)."""
+        for name, cache in state.beams.items():
+            if cache.size(-2) <= time:
+                state.beams[name] = F.pad(cache, (0, 0, 0, CACHE_BUCKET))
+        x = self.positions(self.embedding(token)[:, :, None], time).squeeze(2)
+        real = Visible(state.sentences["bias"], state.sentences["alive"]).heads(self.heads)
+        for index, layer in enumerate(self.layers):
+            assert isinstance(layer, DecoderLayer)
+            x = layer.step(x, state, index, real, time, record)
+        if record is not None:
+            record["alignment"] = self._alignment(record).mean(2)
+        return self.norm(x), state
+
+    def _alignment(self, record: Record) -> Tensor:
+        """Cross-attention averaged over layers."""
+        paths = [f"decoder.layers.{index}.cross_attention" for index in range(len(self.layers))]
+        return torch.stack([record[path] for path in paths]).mean(0)
+
+
+class DecoderLayer(nn.Module):
+    """Masked self-attention, attention to the memory, then the position-wise network."""
+
+    def __init__(self, config: TransformerDecoderConfig, memory_width: int) -> None:
+        super().__init__()
+        self.self_attention = SelfAttention(config.width, config.heads, config.attention_dropout)
+        self.cross_attention = CrossAttention(config.width, memory_width, config.heads, config.attention_dropout)
+        self.feed_forward = FeedForward(config)
+        self.residuals = nn.ModuleList(Residual(config) for _ in range(3))
+
+    def forward(
+        self, x: Tensor, memory: Tensor, past: Visible, real: Visible, record: Record | None, path: str
+    ) -> Tensor:
+        """x (B, T, D), memory (B, S, D_enc) -> (B, T, D)."""
+        keys, values = self.cross_attention.prepare(memory)
+        looking_back, looking_across, thinking = self.residuals
+        x = looking_back(x, lambda y: self.self_attention(y, past, record, f"{path}.self_attention"))
+        x = looking_across(x, lambda y: self.cross_attention(y, keys, values, real, record, f"{path}.cross_attention"))
+        return thinking(x, self.feed_forward)
+
+    def step(self, x: Tensor, state: State, index: int, real: Visible, time: int, record: Record | None) -> Tensor:
+        """One position, x (B, K, D) -> (B, K, D); its keys and values of layer `index` are in the state."""
+        path = f"decoder.layers.{index}"
+        back = (state.beams[f"{index}.keys"], state.beams[f"{index}.values"])
+        across = (state.sentences[f"{index}.keys"].flatten(0, 1), state.sentences[f"{index}.values"].flatten(0, 1))
+        looking_back, looking_across, thinking = self.residuals
+        x = looking_back(x, lambda y: self.self_attention.step(y, *back, time, record, f"{path}.self_attention"))
+        x = looking_across(x, lambda y: self.cross_attention.step(y, *across, real, record, f"{path}.cross_attention"))
+        return thinking(x, self.feed_forward)
+
+
+class Residual(nn.Module):
+    """What a sublayer adds to its input: x + f(norm(x)) (`pre`), or norm(x + f(x)) as in the paper (`post`)."""
+
+    def __init__(self, config: TransformerEncoderConfig) -> None:
+        super().__init__()
+        self.pre = config.norm == "pre"
+        self.norm = nn.LayerNorm(config.width)
+        self.dropout = Dropout(config.dropout)
+
+    def forward(self, x: Tensor, sublayer: Callable[[Tensor], Tensor]) -> Tensor:
+        """x (B, L, D) -> (B, L, D)."""
+        if self.pre:
+            return x + self.dropout(sublayer(self.norm(x)))
+        normed: Tensor = self.norm(x + self.dropout(sublayer(x)))
+        return normed
+
+
+class FeedForward(nn.Module):
+    """The position-wise network: two linear maps with a non-linearity between."""
+
+    def __init__(self, config: TransformerEncoderConfig) -> None:
+        super().__init__()
+        self.inner = nn.Linear(config.width, config.feed_forward)
+        self.outer = nn.Linear(config.feed_forward, config.width)
+        self.activation: nn.Module = nn.ReLU(inplace=True) if config.activation == "relu" else nn.GELU()
+        self.dropout = Dropout(config.activation_dropout)
+        for linear in (self.inner, self.outer):
+            nn.init.xavier_uniform_(linear.weight)
+            nn.init.zeros_(linear.bias)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, L, D) -> (B, L, D)."""
+        return self.outer(self.dropout(self.activation(self.inner(x))))
+
+
+class Positions(nn.Module):
+    """Scales embeddings by sqrt(D) and adds what tells the positions apart: sinusoids or learned vectors."""
+
+    def __init__(self, config: TransformerEncoderConfig, side: Literal["encoder", "decoder"]) -> None:
+        super().__init__()
+        self.width = config.width
+        self.side = side
+        self.learned = config.positions == "learned"
+        if self.learned:
+            self.table = nn.Parameter(torch.empty(config.max_positions, config.width))
+            nn.init.normal_(self.table, std=config.width**-0.5)
+        else:
+            self._sinusoids = sinusoids(0, config.width)  # not a buffer: neither saved nor cast, but grown on demand
+
+    def forward(self, embedded: Tensor, first: int) -> Tensor:
+        """embedded (..., L, D) at positions first, first + 1, ... -> the same shape."""
+        end = first + embedded.size(-2)
+        return embedded * math.sqrt(self.width) + self._upto(end, embedded)[first:end]
+
+    def _upto(self, end: int, like: Tensor) -> Tensor:
+        """At least `end` rows of width D."""
+        if not self.learned:
+            if self._sinusoids.size(0) < end or self._sinusoids.dtype != like.dtype:
+                self._sinusoids = sinusoids(max(64, 2 * end), self.width).to(like.dtype)
+            self._sinusoids = self._sinusoids.to(like.device)
+            return self._sinusoids
+        if end > self.table.size(0):
+            raise DataError(
+                f"a sequence reaches {end} pieces, but model.{self.side}.max_positions is {self.table.size(0)} and "
+                "positions are learned: shorten the text, or train with a larger max_positions or with sinusoids"
+            )
+        return self.table
+
+
+def sinusoids(length: int, width: int) -> Tensor:
+    """Positions (length, width) in float64 (Vaswani et al. 2017).
+
+    Entry 2i of position p is sin(p / 10000^(2i / width)), entry 2i + 1 the cosine of the same.
+    """
+    rates = torch.exp(torch.arange(0, width, 2, dtype=torch.float64) * (-math.log(10000.0) / width))
+    angles = torch.arange(length, dtype=torch.float64)[:, None] * rates
+    return torch.stack([angles.sin(), angles.cos()], -1).flatten(1)
