@@ -328,12 +328,15 @@ def test_a_reader_that_goes_away_is_no_error() -> None:
     assert done.returncode in (0, 141)  # 0 if the pipe took everything before its reader went away
 
 
-def test_a_closed_pipe_is_silent() -> None:
-    code = "import sys; from translate.__main__ import main; sys.exit(main(['config', 'schema']))"
+@pytest.mark.parametrize("arguments", [["config", "schema"], ["--version"]])
+def test_a_closed_pipe_is_silent(arguments: list[str]) -> None:
+    """Whether it shows while much is written, or only when the little that was written is flushed."""
     reader, writer = os.pipe()
     os.close(reader)
+    command = [sys.executable, "-m", "translate", *arguments]
+    buffered = {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"}
     try:
-        done = subprocess.run([sys.executable, "-c", code], stdout=writer, stderr=subprocess.PIPE, check=False)
+        done = subprocess.run(command, stdout=writer, stderr=subprocess.PIPE, env=buffered, check=False)
     finally:
         os.close(writer)
     assert (done.returncode, done.stderr) == (141, b"")

@@ -51,7 +51,7 @@ def test_encoder_equals_torchs_stack_sentence_by_sentence(cell: Cell, bidirectio
     src = tokens([3, 6, 1])
     memory = encoder(src)
     for row, length in enumerate(src.lengths.tolist()):
-        states, last = stack(encoder.embedding(src.ids[row, :length]))
+        states, last = stack(encoder.embedding(src.ids[row, :length]) * 5**0.5)
         assert_equal(memory.states[row, :length], states)
         top = (last[0] if cell == "lstm" else last)[-2 if bidirectional else -1 :]
         assert_equal(memory.summary[row], top.flatten())
@@ -92,7 +92,7 @@ def explicit_decoder(decoder: RnnDecoder, cell: Cell, ids: list[int], states: Te
     c = [torch.zeros_like(start) for start in h]
     fed, features = torch.zeros(decoder.width, dtype=torch.float64), []
     for token in ids:
-        x = decoder.embedding.weight[token]
+        x = decoder.embedding.weight[token] * math.sqrt(5)
         if not decoder.attends:
             x = torch.cat([x, summary])
         elif decoder.feeds:

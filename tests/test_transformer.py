@@ -189,6 +189,6 @@ def test_projections_are_initialised_one_by_one() -> None:
     attention = SelfAttention(64, 4, 0.0)
     bound = math.sqrt(6 / 128)
     for part in attention.qkv.weight.chunk(3):
-        assert 0.95 * bound < float(part.abs().max()) <= bound
+        assert 0.95 * bound < part.abs().max().item() <= bound
     embedding = build("pre", "relu").decoder.embedding.weight
     assert embedding.shape == (VOCABULARY, WIDTH)

@@ -237,11 +237,11 @@ class SelfAttention(MultiHead):
         keys[:, :, :, time] = key
         values[:, :, :, time] = value
         keys, values = keys[:, :, :, : time + 1], values[:, :, :, : time + 1]
-        scores = (query * self.scale)[:, :, :, None] @ keys.transpose(-1, -2)  # (B, K, H, 1, time + 1)
+        scores = (keys @ (query * self.scale)[..., None]).squeeze(-1)  # (B, K, H, time + 1)
         weights = scores.softmax(-1, dtype=torch.promote_types(scores.dtype, torch.float32))
         if record is not None:
-            record[path] = weights.squeeze(-2)
-        return self.output((weights.to(values.dtype) @ values).flatten(2))
+            record[path] = weights
+        return self.output((weights[:, :, :, None].to(values.dtype) @ values).flatten(2))
 
 
 class CrossAttention(MultiHead):

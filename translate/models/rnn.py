@@ -5,6 +5,8 @@ and the attentional vector tanh(W [c; h]) is the feature; with input feeding it 
 attention the encoder's summary enters every step and h is the feature (Cho et al. 2014).
 """
 
+import math
+
 import torch
 from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence, pad_packed_sequence
@@ -37,7 +39,7 @@ class RnnEncoder(Encoder):
     def forward(self, src: Tokens, record: Record | None = None) -> Memory:
         """src (B, S) -> states (B, S, D), summary (B, D): forward state at the last, backward at the first token."""
         ids = pack_padded_sequence(src.ids, src.lengths.cpu(), batch_first=True, enforce_sorted=False)
-        packed, last = _with_data(ids, self.embedding(ids.data)), None
+        packed, last = _with_data(ids, _embed(self.embedding, ids.data)), None
         for layer, dropout in zip(self.layers, self.dropout, strict=True):
             packed, last = layer(_with_data(packed, dropout(packed.data)))
         h = last[0] if isinstance(last, tuple) else last  # (directions, B, width of one)
@@ -127,7 +129,7 @@ class RnnDecoder(Decoder):
 
     def _known(self, ids: Tensor, summary: Tensor) -> Tensor:
         """What enters a step whatever the steps before it did: ids (T, B) -> (T, B, .)."""
-        embedded: Tensor = self.dropout[0](self.embedding(ids))
+        embedded: Tensor = self.dropout[0](_embed(self.embedding, ids))
         return embedded if self.attends else _beside(embedded, summary.expand(ids.size(0), -1, -1))
 
     def _initial(self, summary: Tensor) -> list[Hidden]:
@@ -171,6 +173,15 @@ class RnnDecoder(Decoder):
             features.append(x)
             weights.append(seen)
         return torch.stack(features, 1), torch.cat(weights, 1)
+
+
+def _embed(embedding: nn.Embedding, ids: Tensor) -> Tensor:
+    """Word vectors scaled to elements of about unit size, as the Transformer has them.
+
+    Unscaled ones barely move the gates at first: learning then takes several times as many updates to begin.
+    """
+    vectors: Tensor = embedding(ids)
+    return vectors * math.sqrt(embedding.embedding_dim)
 
 
 def _beside(left: Tensor, right: Tensor) -> Tensor:

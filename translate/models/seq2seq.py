@@ -91,14 +91,17 @@ class State:
 
     def reorder(self, parents: Tensor) -> Self:
         """Let row k of each sentence go on from row parents[b, k] (B, K) of the same sentence."""
-        rows = torch.arange(parents.size(0), device=parents.device)[:, None]
-        self.beams = {name: tensor[rows, parents] for name, tensor in self.beams.items()}
+        beam = parents.size(1)
+        first = torch.arange(0, parents.numel(), beam, device=parents.device)
+        rows = (first[:, None] + parents).flatten()  # whole rows are copied several times faster than indexed elements
+        for name, tensor in self.beams.items():
+            self.beams[name] = tensor.flatten(0, 1).index_select(0, rows).unflatten(0, (-1, beam))
         return self
 
     def keep(self, sentences: Tensor) -> Self:
         """Drop all sentences but the given ones (B',)."""
-        self.beams = {name: tensor[sentences] for name, tensor in self.beams.items()}
-        self.sentences = {name: tensor[sentences] for name, tensor in self.sentences.items()}
+        self.beams = {name: tensor.index_select(0, sentences) for name, tensor in self.beams.items()}
+        self.sentences = {name: tensor.index_select(0, sentences) for name, tensor in self.sentences.items()}
         return self
 
 
