@@ -125,9 +125,10 @@ def test_heads_side_by_side() -> None:
 def test_words_of_pieces() -> None:
     pieces = ["▁I", "▁read", "▁", "학", "<0xEC>", "<0x83>", "<0x9D>", ".", "</s>"]
     spans = word_spans(pieces)
-    assert spans == [(0, 1), (1, 2), (2, 8), (8, 9)]
-    assert word_texts(pieces, spans) == ["I", "read", "학생.", "</s>"]
+    assert spans == [(0, 1), (1, 2), (2, 7), (7, 8), (8, 9)]
+    assert word_texts(pieces, spans) == ["I", "read", "학생", ".", "</s>"]
     assert word_spans(["이", "다", "</s>"]) == [(0, 2), (2, 3)]
+    assert word_spans(["▁stud", "ent", ".", "</s>"]) == [(0, 2), (2, 3), (3, 4)]
 
 
 def test_broken_bytes_are_shown_as_such() -> None:
@@ -138,11 +139,12 @@ def test_words_sum_their_source_and_average_their_target() -> None:
     by_pieces = weights(6, 4)
     src, tgt = word_spans(KOREAN), word_spans(ENGLISH)
     found = by_words(by_pieces, tgt, src)
-    assert found.shape == (5, 3)
+    assert found.shape == (6, 3)
     np.testing.assert_allclose(found.sum(axis=1), 1, atol=1e-6)
     np.testing.assert_allclose(found[0], [by_pieces[0, 0], by_pieces[0, 1] + by_pieces[0, 2], by_pieces[0, 3]])
+    two_pieces = by_words(by_pieces, [(0, 3), (3, 5), (5, 6)], src)
     student = (by_pieces[3, 1] + by_pieces[3, 2] + by_pieces[4, 1] + by_pieces[4, 2]) / 2
-    assert found[3, 1] == pytest.approx(student)
+    assert two_pieces[1, 1] == pytest.approx(student)
 
 
 def parsed(text: str) -> ElementTree.Element:

@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -16,7 +17,7 @@ def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path: Path) -> 
     path = tmp_path / "a"
     durable_write(path, b"old")
 
-    def broken():
+    def broken() -> Iterator[bytes]:
         yield b"new, but on"
         raise RuntimeError
 
@@ -30,10 +31,19 @@ def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path: Path) -> 
 
 
 def test_the_order_is_write_sync_rename_sync(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    calls = []
+    calls: list[str] = []
     sync, replace = os.fsync, Path.replace
-    monkeypatch.setattr(os, "fsync", lambda fd: (calls.append("sync"), sync(fd))[1])
-    monkeypatch.setattr(Path, "replace", lambda self, to: (calls.append("rename"), replace(self, to))[1])
+
+    def counted_sync(descriptor: int) -> None:
+        calls.append("sync")
+        sync(descriptor)
+
+    def counted_replace(path: Path, to: Path) -> Path:
+        calls.append("rename")
+        return replace(path, to)
+
+    monkeypatch.setattr(os, "fsync", counted_sync)
+    monkeypatch.setattr(Path, "replace", counted_replace)
     durable_write(tmp_path / "a", b"x")
     assert calls == ["sync", "rename", "sync"]
 
@@ -77,14 +87,15 @@ def test_the_log_is_cut_back_to_what_a_checkpoint_knew(tmp_path: Path) -> None:
     position = log.position()
     log.append("update", step=2)
     log.path.write_bytes(log.path.read_bytes() + b'{"half')
-    log.rewind(position)
+    log.verify(position)
+    log.rewind()
     lines = log.path.read_bytes().split(b"\n")
     assert [json.loads(line)["step"] for line in lines[:-1]] == [1]
-    log.rewind(position)
-    log.rewind(empty)
+    log.verify(empty)
+    log.rewind()
     assert log.path.read_bytes() == b""
     with pytest.raises(DataError, match="does not match"):
-        log.rewind(position)
+        log.verify(position)
 
 
 def test_progress_writes_lines_where_there_is_no_terminal(

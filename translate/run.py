@@ -8,6 +8,7 @@ import contextlib
 import errno
 import fcntl
 import hashlib
+import io
 import json
 import os
 import socket
@@ -199,6 +200,8 @@ class EventLog:
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        self.kept = 0
+        """Bytes that a checkpoint vouches for."""
 
     def append(self, event: str, **fields: Any) -> None:
         """Add one line; fields that depend on the clock are called `time`, `seconds` or `..._per_second`."""
@@ -215,17 +218,22 @@ class EventLog:
             data = handle.read()
         return {"bytes": len(data), "sha256": digest_bytes(data)}
 
-    def rewind(self, position: dict[str, Any]) -> None:
-        """Cut the log back to a position. Raises DataError when what it held then is no longer there."""
-        data = self.path.read_bytes() if self.path.exists() else b""
-        kept = data[: position["bytes"]]
+    def verify(self, position: dict[str, Any]) -> None:
+        """Take `position` as where to go on. Raises DataError when what the log held then is no longer there."""
+        with self.path.open("rb") if self.path.exists() else io.BytesIO() as handle:
+            kept = handle.read(position["bytes"])
         if len(kept) < position["bytes"] or digest_bytes(kept) != position["sha256"]:
             raise DataError(
                 f"{self.path}: does not match what the checkpoint recorded; restore it, or move it away together "
                 "with the checkpoints to start over"
             )
-        if len(data) > len(kept):
-            durable_write(self.path, kept)
+        self.kept = position["bytes"]
+
+    def rewind(self) -> None:
+        """Cut off what came after the verified position; without one, everything."""
+        if self.path.exists() and self.path.stat().st_size > self.kept:
+            with self.path.open("rb") as handle:
+                durable_write(self.path, handle.read(self.kept))
 
 
 class Progress:

@@ -1,5 +1,6 @@
 """From SentencePiece's pieces to words: weights over pieces become weights over words."""
 
+import unicodedata
 from collections.abc import Sequence
 
 import numpy as np
@@ -13,13 +14,21 @@ CONTROL = ("<pad>", "<s>", "</s>", "<unk>")
 
 
 def word_spans(pieces: Sequence[str]) -> list[tuple[int, int]]:
-    """Where each word begins and ends (exclusive) among the pieces; a control piece such as </s> is a word."""
+    """Where each word begins and ends (exclusive) among the pieces.
+
+    A word begins at SentencePiece's mark of a space; a control piece such as </s> and a piece of nothing but
+    punctuation are words by themselves, so that `student` is not averaged with the full stop after it.
+    """
     starts = [
         index
         for index, piece in enumerate(pieces)
-        if index == 0 or piece.startswith(WORD_START) or piece in CONTROL or pieces[index - 1] in CONTROL
+        if index == 0 or piece.startswith(WORD_START) or _stands_alone(piece) or _stands_alone(pieces[index - 1])
     ]
     return list(zip(starts, [*starts[1:], len(pieces)], strict=True))
+
+
+def _stands_alone(piece: str) -> bool:
+    return piece in CONTROL or all(unicodedata.category(char).startswith("P") for char in piece)
 
 
 def word_texts(pieces: Sequence[str], spans: Sequence[tuple[int, int]]) -> list[str]:

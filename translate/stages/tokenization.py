@@ -13,6 +13,7 @@ import numpy as np
 import sentencepiece
 
 from translate.config import Config, CorpusConfig
+from translate.config_writer import dump_config
 from translate.errors import DataError, TranslateError
 from translate.run import (
     Progress,
@@ -21,6 +22,7 @@ from translate.run import (
     digest_bytes,
     digest_file,
     durable_json,
+    durable_text,
     durable_write,
     remove_leftovers,
     sync_directory,
@@ -30,14 +32,14 @@ from translate.text.corpus import Pair, corpus_names, read_pairs, require_regula
 from translate.text.encoded import (
     LAYOUT,
     LINES_AT_ONCE,
-    EncodedPair,
     SplitWriter,
     described_files,
     intact,
     read_manifest,
 )
+from translate.text.encoding import encode_pairs
 from translate.text.lines import line_bytes, shown
-from translate.text.tokenizer import Side, Tokenizer, normalize, train_tokenizer
+from translate.text.tokenizer import Side, Tokenizer, model_files, normalize, train_tokenizer
 
 SPLITS = ("train", "valid", "test")
 MOST_PAIRS = 5_000_000
@@ -63,7 +65,7 @@ class TokenizationReport:
         """A few lines for the user."""
         state = ["text and tokenizer: unchanged since the last time"] if self.skipped else []
         run = self.manifest.parent.parent
-        return [*state, *self.lines, f"next: translate train --config FILE --run {run}"]
+        return [*state, *self.lines, f"next: translate train --run {run}"]
 
 
 @dataclass
@@ -122,7 +124,16 @@ def tokenize(config: Config, run: RunDirectory) -> TokenizationReport:
         shutil.rmtree(scratch, ignore_errors=True)
     manifest = {"layout": LAYOUT, "inputs": inputs, **made}
     durable_json(run.manifest, manifest)
+    if not run.checkpoint_list.exists():  # once there is a model, only training may change the run's settings
+        keep_config(run, config)
     return TokenizationReport(run.manifest, False, _summary(run, manifest))
+
+
+def keep_config(run: RunDirectory, config: Config) -> None:
+    """Write the run's settings down, every default filled in, unless they stand there already."""
+    text = dump_config(config)
+    if not run.config_file.exists() or run.config_file.read_text(encoding="utf-8") != text:
+        durable_text(run.config_file, text)
 
 
 def _corpora(config: Config) -> Iterator[tuple[str, list[CorpusConfig]]]:
@@ -157,8 +168,12 @@ def _inputs_digest(config: Config) -> str:
 
 
 def _ready_models(config: Config) -> list[str]:
+    """Tokenizer models that are not to be trained: those named, or those of the run whose weights are taken over."""
     tokenizer = config.tokenizer
-    return [path for path in (tokenizer.model, tokenizer.src_model, tokenizer.tgt_model) if path is not None]
+    named = [path for path in (tokenizer.model, tokenizer.src_model, tokenizer.tgt_model) if path is not None]
+    if named or config.train.init_from is None:
+        return named
+    return [str(path) for path in model_files(RunDirectory(Path(config.train.init_from)).tokenizer)]
 
 
 def _refuse_overlap(config: Config) -> None:
@@ -287,30 +302,6 @@ def _encode(
             table = "; ".join(f"{account.name}: {account.summary()}" for account in accounts)
             raise DataError(f"data.{split.name}: no pair is left after cleaning ({table}); see data.cleaning")
         return {"corpora": corpora, "sampling": sampling, "files": described_files(run, writer.close())}
-
-
-def encode_pairs(
-    pairs: list[Pair], tokenizer: Tokenizer, cleaner: Cleaner | None, account: Account
-) -> list[EncodedPair]:
-    """The pairs that are kept (without a cleaner all of them), normalised and encoded; the account counts the rest."""
-    account.read += len(pairs)
-    judged: list[tuple[Pair, str, str]] = []
-    for pair in pairs:
-        src, tgt = tokenizer.normalize(pair.src), tokenizer.normalize(pair.tgt)
-        if cleaner and (reason := cleaner.judge_text(src, tgt)):
-            account.drop(pair, reason)
-        else:
-            judged.append((pair, src, tgt))
-    src_ids = tokenizer.encode_normalized("src", [src for _, src, _ in judged])
-    tgt_ids = tokenizer.encode_normalized("tgt", [tgt for _, _, tgt in judged])
-    rows: list[EncodedPair] = []
-    for (pair, src, tgt), s, t in zip(judged, src_ids, tgt_ids, strict=True):
-        if cleaner and (reason := cleaner.judge_lengths(len(s), len(t))):
-            account.drop(pair, reason)
-        else:
-            account.kept += 1
-            rows.append(EncodedPair(s, t, (src, tgt)))
-    return rows
 
 
 def _keep_raw(run: RunDirectory, split: _Split) -> dict[str, dict[str, Any]]:

@@ -1,5 +1,6 @@
 """translate train: encoded text in, checkpoints out; goes on where an earlier run stopped."""
 
+import contextlib
 import json
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,14 +9,13 @@ import torch
 
 from translate.config import Config
 from translate.config_rules import differences
-from translate.config_writer import dump_config
 from translate.device import Machine, resolve, tune_allocator
 from translate.errors import CheckpointError, ConfigError
 from translate.models import build_model
 from translate.models.seq2seq import Seq2Seq
-from translate.run import EventLog, RunDirectory, durable_text, note
+from translate.run import EventLog, RunDirectory, note
 from translate.run import Progress as Bar
-from translate.stages.tokenization import tokenize
+from translate.stages.tokenization import keep_config, tokenize
 from translate.text.batches import BatchPlan
 from translate.text.encoded import data_digest, load_split, raw_texts
 from translate.text.lines import read_lines
@@ -58,23 +58,26 @@ class TrainingReport:
 def train(config: Config, run: RunDirectory) -> TrainingReport:
     """Train, or go on training, until the settings say stop. Does a missing or stale tokenize first."""
     tune_allocator()
+    if config.train.init_from is not None:
+        RunDirectory.open(Path(config.train.init_from))
     with run.create().locked(), Signals() as signals:
         saved, warnings = newest_sound(run)
         if saved is not None:
             warnings += _compare(saved_config(saved), config, run)
-        for warning in warnings:
-            note(warning)
-        for line in tokenize(config, run).lines:
+        tokenized = tokenize(config, run)
+        for line in warnings + ([] if tokenized.skipped else tokenized.summary()[:-1]):
             note(line)
-        durable_text(run.config_file, dump_config(config))
-        tokenizer = Tokenizer.open(run.tokenizer)
+        signals.check()
         machine = resolve(config.device, config.train.precision, config.train.threads, run.machine_file)
-        learner = _learner(config, tokenizer, machine)
-        _restore(learner, saved, config, run)
+        learner = _learner(config, Tokenizer.open(run.tokenizer), machine)
+        log = EventLog(run.log_file)
+        _restore(learner, log, saved, run)
+        keep_config(run, config)
         reason = learner.progress.stop_reason(config.train)
-        if reason is not None and saved is not None and learner.progress.validated():
+        if reason is not None and learner.progress.validated():
             return TrainingReport(run.root, reason, learner.progress, config.train.best, ran=False)
-        reason = _go_on(config, run, learner, machine, saved, signals)
+        _announce(learner, machine, saved)
+        reason = _go_on(config, run, learner, machine, log, signals)
         return TrainingReport(run.root, reason, learner.progress, config.train.best, ran=True)
 
 
@@ -117,8 +120,8 @@ def _start_from(other: RunDirectory, model: Seq2Seq, tokenizer: Tokenizer) -> No
     load_weights(model, weights)
 
 
-def _restore(learner: Learner, saved: TensorFile | None, config: Config, run: RunDirectory) -> None:
-    """Take over the checkpoint, after making sure that text and tokenizer are those it was trained on."""
+def _restore(learner: Learner, log: EventLog, saved: TensorFile | None, run: RunDirectory) -> None:
+    """Take over the checkpoint, after making sure that text, tokenizer and log are those it was trained with."""
     if saved is None:
         return
     for what, found in (("data", data_digest(run)), ("tokenizer", learner.tokenizer.digest)):
@@ -128,31 +131,28 @@ def _restore(learner: Learner, saved: TensorFile | None, config: Config, run: Ru
                 f"has now ({found[:12]}); restore the text as it was, or choose another --run"
             )
     learner.restore(saved)
+    log.verify(json.loads(saved.metadata["log"]))
+
+
+def _announce(learner: Learner, machine: Machine, saved: TensorFile | None) -> None:
+    size = sum(parameter.numel() for parameter in learner.model.parameters())
+    begun = "" if saved is None else f", going on from step {learner.progress.step}"
+    note(f"training {size / 1e6:.2f} M weights on {machine.describe()}{begun}")
 
 
 def _go_on(
-    config: Config, run: RunDirectory, learner: Learner, machine: Machine, saved: TensorFile | None, signals: Signals
+    config: Config, run: RunDirectory, learner: Learner, machine: Machine, log: EventLog, signals: Signals
 ) -> str:
     """Run the loop from where the learner stands."""
     train, progress = config.train, learner.progress
-    log = EventLog(run.log_file)
-    if saved is not None:
-        log.rewind(json.loads(saved.metadata["log"]))
-        note(f"going on from step {progress.step} of {saved.path.name}")
-    else:
-        log.path.unlink(missing_ok=True)
-    size = sum(p.numel() for p in learner.model.parameters())
-    note(f"training {size / 1e6:.2f} M weights on {machine.describe()}")
+    log.rewind()
     batch_tokens = train.update_tokens if train.batch_tokens == "auto" else train.batch_tokens
     plan = BatchPlan(load_split(run, "train"), config.seed, train.update_tokens, batch_tokens)
-    with Bar(train.max_steps, "train", "steps", done=progress.step) as bar:
-        facts = {"data_digest": data_digest(run)}
-        validator = _validator(config, run, machine)
-        curves = Curves(run, train.tensorboard, progress.step)
-        try:
-            return Loop(run, config, machine, learner, plan, validator, log, facts, curves, signals, bar).train()
-        finally:
-            curves.close()
+    facts = {"data_digest": data_digest(run)}
+    validator = _validator(config, run, machine)
+    curves = Curves(run, train.tensorboard, progress.step)
+    with Bar(train.max_steps, "train", "steps", done=progress.step) as bar, contextlib.closing(curves):
+        return Loop(run, config, machine, learner, plan, validator, log, facts, curves, signals, bar).train()
 
 
 def _validator(config: Config, run: RunDirectory, machine: Machine) -> Validator:

@@ -188,6 +188,12 @@ class Tokenizer:
         return self._src if side == "src" else self._tgt
 
 
+def model_files(directory: Path) -> list[Path]:
+    """The one or two models that `Tokenizer.save` wrote to a directory."""
+    joint = directory / "joint.model"
+    return [joint] if joint.exists() else [directory / "src.model", directory / "tgt.model"]
+
+
 def _is_bpe(processor: Any) -> bool:
     """BPE scores are ranks, whole numbers; unigram scores are log-probabilities."""
     return all(float(processor.get_score(i)).is_integer() for i in range(processor.get_piece_size()))

@@ -170,7 +170,7 @@ def newest_sound(run: RunDirectory) -> tuple[TensorFile | None, list[str]]:
     """
     if run.checkpoints.is_dir():
         remove_leftovers(run.checkpoints)
-    warnings = []
+    warnings: list[str] = []
     entries = CheckpointList.read(run).checkpoints
     for entry in reversed(entries):
         try:

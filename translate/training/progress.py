@@ -54,9 +54,9 @@ class Progress:
         return [(validation.step, validation.score(best)) for validation in self.validations]
 
     def best_step(self, best: str) -> int | None:
-        """The step of the best validation, the earliest of equals."""
-        scores = self.scores(best)
-        return max(scores, key=lambda entry: entry[1])[0] if scores else None
+        """The step of the best validation; of equals the one with the lower loss, then the earlier one."""
+        ranked = sorted(self.validations, key=lambda one: (-one.score(best), -one.score("loss"), one.step))
+        return ranked[0].step if ranked else None
 
     def validated(self) -> bool:
         """Whether this very step has been validated."""

@@ -10,7 +10,7 @@ from translate.config import Config, DecodeConfig
 from translate.decoding.scorer import Scorer
 from translate.decoding.translator import Translator
 from translate.device import Machine
-from translate.evaluation.scores import score
+from translate.evaluation.scores import bleu
 from translate.text.batches import batches_in_order
 from translate.text.encoded import EncodedSplit
 from translate.training.checkpoint import Learner
@@ -34,7 +34,7 @@ class Validator:
     def __call__(self, learner: Learner, check: Callable[[], None]) -> Validation:
         """Validate; `check` is called between batches and may raise to break off."""
         learner.model.eval()
-        with torch.inference_mode():
+        with torch.no_grad():
             loss = self.loss(learner, check)
             bleu = self.bleu(learner, check) if self.src else None
         return Validation(learner.progress.step, loss, bleu)
@@ -56,7 +56,7 @@ class Validator:
         device = torch.device(self.machine.device)
         translator = Translator(Scorer([learner.model]), learner.tokenizer, greedy, device, check)
         hyps = [translations[0].text for translations in translator.translate(self.src)]
-        return score(hyps, self.refs, self.config.evaluate).bleu.value
+        return bleu(hyps, self.refs, self.config.evaluate).value
 
 
 def first_lines(sources: Sequence[Sequence[str]], count: int) -> list[str]:
