@@ -22,10 +22,9 @@ import translate.stages.training
 from translate.__main__ import main
 from translate.cli import _refuse_unclear
 from translate.config import Config
-from translate.config_reader import load_config
-from translate.config_writer import dump_config
-from translate.errors import ConfigError, DataError, Interrupted, TranslateError, TryAgainError
-from translate.failures import escaped, explain
+from translate.config.reader import load_config
+from translate.config.writer import dump_config
+from translate.errors import ConfigError, DataError, Interrupted, TranslateError, TryAgainError, escaped, explain
 from translate.run import RunDirectory
 
 CONFIG = """\

@@ -7,12 +7,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from translate.config import Config, CorpusConfig, RnnEncoderConfig, TransformerEncoderConfig
-from translate.config_fields import all_keys, expected
-from translate.config_reader import load_config, run_path
-from translate.config_rules import CHANGES, change_kind, conflicts, differences, flatten
-from translate.config_writer import as_schema, dump_config, reference_text, scalar_text
+from translate.config.fields import all_keys, expected
+from translate.config.reader import load_config, run_path
+from translate.config.rules import CHANGES, change_kind, conflicts, differences, flatten
+from translate.config.strict_yaml import Source, parse, resolve
+from translate.config.writer import as_schema, dump_config, reference_text, scalar_text
 from translate.errors import ConfigError, MissingInputError, UsageError
-from translate.strict_yaml import Source, parse, resolve
 
 CONFIGS = Path(__file__).parent.parent / "configs"
 DATA = """\

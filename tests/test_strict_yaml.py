@@ -9,9 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from translate.config import Config
-from translate.config_reader import load_config
+from translate.config.reader import load_config
+from translate.config.strict_yaml import Ambiguous, Items, Mapping, Node, Scalar, Source, parse, read_file, resolve
 from translate.errors import ConfigError, MissingInputError, TranslateError
-from translate.strict_yaml import Ambiguous, Items, Mapping, Node, Scalar, Source, parse, read_file, resolve
 
 SOURCE = Source("c.yaml", Path("/somewhere"))
 REFERENCE = Path(__file__).parent.parent / "configs" / "reference.yaml"

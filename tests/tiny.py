@@ -40,8 +40,8 @@ def tiny_config(corpus: Path, **train: object) -> Config:
     part = {"kind": "transformer", "layers": 1, "width": 16, "heads": 2, "feed_forward": 32, "dropout": 0.3}
     settings: dict[str, object] = {
         "lr": 1e-2, "warmup": 4, "update_tokens": 120, "batch_tokens": 50, "precision": "fp32", "threads": 1,
-        "max_steps": 14, "validate_every": 3, "save_every": 4, "keep_last": 2, "average": 2, "ema": 0.9,
-        "validate_sentences": 12, "log_every": 2,
+        "matmul": "highest", "max_steps": 14, "validate_every": 3, "save_every": 4, "keep_last": 2,
+        "average": 2, "ema": 0.9, "validate_sentences": 12, "log_every": 2,
     }  # fmt: skip
     splits = {
         split: [{"src": str(corpus / f"{split}.src"), "tgt": str(corpus / f"{split}.tgt")}]

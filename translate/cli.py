@@ -16,10 +16,18 @@ import typer
 
 import translate
 from translate.config import Config
-from translate.config_reader import Override, load_config, run_path
-from translate.config_writer import as_schema, dump_config
-from translate.errors import EXIT_PIPE, EXIT_SIGINT, EXIT_SIGTERM, ConfigError, Interrupted, UsageError
-from translate.failures import escaped, explain
+from translate.config.reader import Override, load_config, run_path
+from translate.config.writer import as_schema, dump_config
+from translate.errors import (
+    EXIT_PIPE,
+    EXIT_SIGINT,
+    EXIT_SIGTERM,
+    ConfigError,
+    Interrupted,
+    UsageError,
+    escaped,
+    explain,
+)
 from translate.run import RunDirectory
 
 PIPELINE, RESULTS, SETTINGS = "From text to a model", "From a model to results", "Settings"

@@ -61,6 +61,7 @@ def resolve(
     device: str,
     precision: Precision | Auto,
     threads: int | Auto,
+    matmul: MatmulBackend | Auto,
     stored: Path | None = None,
     *,
     remember: bool = True,
@@ -76,10 +77,10 @@ def resolve(
             target.type,
             earlier.precision if precision == "auto" else precision,
             earlier.threads if threads == "auto" else threads,
-            earlier.matmul,
+            earlier.matmul if matmul == "auto" else matmul,
         )
     else:
-        machine = _measure(target, precision, threads)
+        machine = _measure(target, precision, threads, matmul)
     if stored is not None and remember and machine != earlier:
         durable_json(stored, asdict(machine))
     machine.apply()
@@ -95,16 +96,20 @@ def _read(stored: Path) -> Machine | None:
         raise DataError(f"{stored}: not readable ({error}); remove it to measure again") from error
 
 
-def _measure(target: torch.device, precision: Precision | Auto, threads: int | Auto) -> Machine:
+def _measure(
+    target: torch.device, precision: Precision | Auto, threads: int | Auto, matmul: MatmulBackend | Auto
+) -> Machine:
     if target.type == "cuda":
         best: Precision = "bf16" if torch.cuda.is_bf16_supported() else "fp32"
         chosen = 1 if threads == "auto" else threads
-        return Machine("cuda", best if precision == "auto" else precision, chosen, "medium")
+        return Machine(
+            "cuda", best if precision == "auto" else precision, chosen, "medium" if matmul == "auto" else matmul
+        )
     count = _fastest_threads() if threads == "auto" else threads
     torch.set_num_threads(count)
-    matmul = _fastest_matmul()
-    torch.set_float32_matmul_precision(matmul)
-    return Machine("cpu", _fastest_precision() if precision == "auto" else precision, count, matmul)
+    backend = _fastest_matmul() if matmul == "auto" else matmul
+    torch.set_float32_matmul_precision(backend)
+    return Machine("cpu", _fastest_precision() if precision == "auto" else precision, count, backend)
 
 
 def _fastest_threads() -> int:

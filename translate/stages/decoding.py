@@ -63,7 +63,9 @@ def decode(
     """
     _check_places(source, target)
     total = count_lines(source) if isinstance(source, Path) and source.is_file() else None
-    machine = resolve(config.device, "fp32", config.train.threads, run.machine_file, remember=False)
+    machine = resolve(
+        config.device, "fp32", config.train.threads, config.train.matmul, run.machine_file, remember=False
+    )
     device = torch.device(machine.device)
     loaded = load_model(run, config.decode.weights, device)
     translator = Translator(Scorer([loaded.model]), loaded.tokenizer, config.decode, device)

@@ -116,7 +116,9 @@ def evaluate(
     if source is not None:
         split = texts[0].stem
     file = run.eval / f"{split}.json"
-    machine = resolve(config.device, "fp32", config.train.threads, run.machine_file, remember=False)
+    machine = resolve(
+        config.device, "fp32", config.train.threads, config.train.matmul, run.machine_file, remember=False
+    )
     loaded = load_model(run, config.decode.weights, torch.device(machine.device))
     made_from = [_digest(text.src, loaded, config) for text in texts]
     digest = _result_digest(made_from, texts, config)

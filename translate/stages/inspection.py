@@ -11,7 +11,7 @@ import numpy.typing as npt
 import torch
 
 from translate.config import Config, RnnDecoderConfig
-from translate.config_reader import load_config
+from translate.config.reader import load_config
 from translate.decoding.scorer import Scorer
 from translate.decoding.translator import Translator, padded
 from translate.device import resolve
@@ -83,7 +83,9 @@ def inspect_attention(
     """
     config = config or load_config(run.config_file, [])
     stem = _stem(run, sentence, target, output)
-    machine = resolve(config.device, "fp32", config.train.threads, run.machine_file, remember=False)
+    machine = resolve(
+        config.device, "fp32", config.train.threads, config.train.matmul, run.machine_file, remember=False
+    )
     loaded = load_model(run, config.decode.weights, torch.device(machine.device))
     _refuse_without_attention(loaded.config)
     report = _look(loaded, sentence, target, config, torch.device(machine.device))

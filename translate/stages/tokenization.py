@@ -1,7 +1,6 @@
 """Raw text -> tokenizer, encoded arrays, and an account of every pair. Done again only when something changed."""
 
 import itertools
-import json
 import shutil
 import unicodedata
 from collections.abc import Iterator
@@ -13,14 +12,12 @@ import numpy as np
 import sentencepiece
 
 from translate.config import Config, CorpusConfig
-from translate.config_writer import dump_config
+from translate.config.writer import dump_config
 from translate.errors import DataError, TranslateError
 from translate.run import (
     Progress,
     RunDirectory,
     creating,
-    digest_bytes,
-    digest_file,
     durable_json,
     durable_text,
     durable_write,
@@ -28,7 +25,7 @@ from translate.run import (
     sync_directory,
 )
 from translate.text.cleaning import Account, Cleaner, pair_key
-from translate.text.corpus import Pair, corpus_names, read_pairs, require_regular, source_files
+from translate.text.corpus import Pair, corpus_names, read_pairs
 from translate.text.encoded import (
     LAYOUT,
     LINES_AT_ONCE,
@@ -38,8 +35,9 @@ from translate.text.encoded import (
     read_manifest,
 )
 from translate.text.encoding import encode_pairs
+from translate.text.fingerprint import identities, inputs_digest, ready_models, refuse_overlap, split_corpora
 from translate.text.lines import line_bytes, shown
-from translate.text.tokenizer import Side, Tokenizer, model_files, normalize, train_tokenizer
+from translate.text.tokenizer import Side, Tokenizer, normalize, train_tokenizer
 
 SPLITS = ("train", "valid", "test")
 MOST_PAIRS = 5_000_000
@@ -107,8 +105,8 @@ def tokenize(config: Config, run: RunDirectory) -> TokenizationReport:
 
     Raises DataError (text that cannot be used), MissingInputError (no text), ConfigError (vocabulary too small).
     """
-    _refuse_overlap(config)
-    inputs = _inputs_digest(config)
+    refuse_overlap(config)
+    inputs = inputs_digest(config)
     manifest = read_manifest(run)
     if manifest is not None and manifest["inputs"] == inputs and _is_whole(run, manifest):
         return TokenizationReport(run.manifest, True, _summary(run, manifest))
@@ -119,7 +117,7 @@ def tokenize(config: Config, run: RunDirectory) -> TokenizationReport:
         sync_directory(run.data)
     scratch = run.data / "scratch"
     try:
-        made = _make(config, run, [_Split(name, corpora, scratch) for name, corpora in _corpora(config)])
+        made = _make(config, run, [_Split(name, corpora, scratch) for name, corpora in split_corpora(config)])
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
     manifest = {"layout": LAYOUT, "inputs": inputs, **made}
@@ -134,66 +132,6 @@ def keep_config(run: RunDirectory, config: Config) -> None:
     text = dump_config(config)
     if not run.config_file.exists() or run.config_file.read_text(encoding="utf-8") != text:
         durable_text(run.config_file, text)
-
-
-def _corpora(config: Config) -> Iterator[tuple[str, list[CorpusConfig]]]:
-    for split in SPLITS:
-        if corpora := getattr(config.data, split):
-            yield split, corpora
-
-
-# What the data depends on
-
-
-def _inputs_digest(config: Config) -> str:
-    """Digest of all that decides about the data: contents of files, not their paths, and settings of the text."""
-
-    def described(corpus: CorpusConfig) -> dict[str, Any]:
-        paths = {"src", "tgt"} if corpus.format == "hub" else {"src", "tgt", "file"}
-        return {**corpus.model_dump(exclude=paths), "files": [digest_file(path) for path in source_files(corpus)]}
-
-    models = [Path(path) for path in _ready_models(config)]
-    for path in models:
-        require_regular(path)
-    facts = {
-        "layout": LAYOUT,
-        "data": {split: [described(corpus) for corpus in corpora] for split, corpora in _corpora(config)},
-        "names": {split: corpus_names(corpora) for split, corpora in _corpora(config)},
-        "normalization": config.data.normalization,
-        "cleaning": config.data.cleaning.model_dump(),
-        "tokenizer": config.tokenizer.model_dump(exclude={"model", "src_model", "tgt_model"}),
-        "models": [digest_file(path) for path in models],
-    }
-    return digest_bytes(json.dumps(facts, sort_keys=True).encode())
-
-
-def _ready_models(config: Config) -> list[str]:
-    """Tokenizer models that are not to be trained: those named, or those of the run whose weights are taken over."""
-    tokenizer = config.tokenizer
-    named = [path for path in (tokenizer.model, tokenizer.src_model, tokenizer.tgt_model) if path is not None]
-    if named or config.train.init_from is None:
-        return named
-    return [str(path) for path in model_files(RunDirectory(Path(config.train.init_from)).tokenizer)]
-
-
-def _refuse_overlap(config: Config) -> None:
-    """A score on the training file would say nothing."""
-    train = {identity for corpus in config.data.train for identity in _identities(corpus)}
-    for split, corpora in _corpora(config):
-        if split == "train":
-            continue
-        for corpus in corpora:
-            for identity, name in _identities(corpus).items():
-                if identity in train:
-                    raise DataError(f"data.{split} uses the training file {name}; give it text of its own")
-
-
-def _identities(corpus: CorpusConfig) -> dict[tuple[Any, ...], str]:
-    """What tells a corpus' files from others, however their paths are spelt -> the name to show."""
-    if corpus.format == "hub":
-        return {(corpus.file, corpus.subset, corpus.split, corpus.revision): f"{corpus.file} ({corpus.split})"}
-    found = [(path, path.stat()) for path in source_files(corpus)]
-    return {(status.st_dev, status.st_ino): shown(path) for path, status in found}
 
 
 def _is_whole(run: RunDirectory, manifest: dict[str, Any]) -> bool:
@@ -228,7 +166,7 @@ def _make(config: Config, run: RunDirectory, splits: list[_Split]) -> dict[str, 
             made[split.name]["files"] |= _keep_raw(run, split)
     return {
         "tokenizer": {
-            "kind": config.tokenizer.kind if not _ready_models(config) else "ready-made",
+            "kind": config.tokenizer.kind if not ready_models(config) else "ready-made",
             "digest": tokenizer.digest,
             "joint": tokenizer.joint,
             "src_size": tokenizer.src_size,
@@ -248,15 +186,15 @@ def _leaks(keys: dict[str, set[bytes]], found: set[bytes]) -> Iterator[str]:
 
 
 def _same_text(config: Config) -> Iterator[str]:
-    for split, corpora in _corpora(config):
+    for split, corpora in split_corpora(config):
         for corpus in corpora:
-            if corpus.format == "text" and len(_identities(corpus)) == 1:
+            if corpus.format == "text" and len(identities(corpus)) == 1:
                 yield f"data.{split}: source and target are one file, {corpus.src}"
 
 
 def _obtain_tokenizer(config: Config, train: _Split) -> tuple[Tokenizer, list[str]]:
     form = config.data.normalization
-    if ready := _ready_models(config):
+    if ready := ready_models(config):
         return Tokenizer.from_files(Path(ready[0]), Path(ready[1]) if len(ready) > 1 else None, form), []
     total = sum(train.counts)
     stride = -(-total // MOST_PAIRS)

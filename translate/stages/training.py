@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 
 from translate.config import Config
-from translate.config_rules import differences
+from translate.config.rules import differences
 from translate.device import Machine, resolve, tune_allocator
 from translate.errors import CheckpointError, ConfigError
 from translate.models import build_model
@@ -68,7 +68,8 @@ def train(config: Config, run: RunDirectory) -> TrainingReport:
         for line in warnings + ([] if tokenized.skipped else tokenized.summary()[:-1]):
             note(line)
         signals.check()
-        machine = resolve(config.device, config.train.precision, config.train.threads, run.machine_file)
+        train = config.train
+        machine = resolve(config.device, train.precision, train.threads, train.matmul, run.machine_file)
         learner = _learner(config, Tokenizer.open(run.tokenizer), machine)
         log = EventLog(run.log_file)
         _restore(learner, log, saved, run)

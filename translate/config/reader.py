@@ -9,12 +9,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from translate.config import Config, Section
-from translate.config_fields import all_keys, sections_at, takes_text
-from translate.config_rules import conflicts
-from translate.config_values import Values, kind_of, shown
+from translate.config.fields import all_keys, sections_at, takes_text
+from translate.config.rules import conflicts
+from translate.config.settings import Config, Section
+from translate.config.strict_yaml import Items, Mapping, Node, Scalar, Source, parse_value, read_file, resolve
+from translate.config.values import Values, kind_of, shown
 from translate.errors import ConfigError, MissingInputError, UsageError
-from translate.strict_yaml import Items, Mapping, Node, Scalar, Source, parse_value, read_file, resolve
 
 MAX_PROBLEMS = 20
 

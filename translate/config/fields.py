@@ -1,4 +1,4 @@
-"""The settings as a table: which keys there are and what may stand in each, read off the classes of config.py."""
+"""The settings as a table: which keys there are and what may stand in each, read off the classes of settings.py."""
 
 import types
 from collections.abc import Iterator
@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin
 from pydantic import TypeAdapter, ValidationError
 from pydantic.fields import FieldInfo
 
-from translate.config import FILE, Config, Section
+from translate.config.settings import FILE, Config, Section
 
 
 def sections_at(field: FieldInfo) -> dict[str, type[Section]]:

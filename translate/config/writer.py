@@ -9,9 +9,9 @@ from typing import Any
 
 from pydantic.fields import FieldInfo
 
-from translate.config import Config, Section
-from translate.config_fields import default_kind, expected, item_section, sections_at
-from translate.strict_yaml import Scalar, Source, resolve
+from translate.config.fields import default_kind, expected, item_section, sections_at
+from translate.config.settings import Config, Section
+from translate.config.strict_yaml import Scalar, Source, resolve
 
 _SAFE = re.compile(r"[A-Za-z0-9_./][A-Za-z0-9_./+-]*")
 _REFUSED_RAW = re.compile("[^\x20-\x7e\xa0-\u2027\u202a-\ud7ff\ue000-\ufefe\uff00-\ufffd\U00010000-\U0010ffff]")
@@ -65,7 +65,7 @@ def _dump_item(item: Section, indent: str) -> Iterator[str]:
 def reference_text() -> str:
     """A sound YAML config with every key, its meaning and what may stand in it, at its default."""
     head = (
-        "Every setting with its meaning and its default, made from translate/config.py by "
+        "Every setting with its meaning and its default, made from translate/config/settings.py by "
         "scripts/reference_config.py. A config needs only what differs from here; `extends: other.yaml` at its top "
         "takes the rest from another file. A relative path starts from the folder of the file it is written in."
     )

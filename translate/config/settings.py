@@ -1,6 +1,6 @@
 """Every setting of a run: its name, type, default and meaning, each written once.
 
-`config_reader.py` makes these objects from YAML files and `--set`; `config_rules.py` knows which combinations make
+`config/reader.py` makes these objects from YAML files and `--set`; `config/rules.py` knows which combinations make
 no sense and what may change when a run goes on. The rest of the package receives its own section and nothing else.
 """
 
@@ -233,6 +233,8 @@ class TrainConfig(Section):
     """Real target tokens that pass through the model at once; `auto` is the whole update."""
     precision: Literal["auto", "fp32", "bf16"] = "auto"
     """Number format of matrix products; weights and optimizer stay in fp32."""
+    matmul: Literal["auto", "highest", "medium"] = "auto"
+    """PyTorch's setting for fp32 matrix products on CPU; `auto` takes `medium` where it is faster and as exact."""
     threads: Size | Auto = "auto"
     """CPU threads."""
     max_steps: Size | None = None

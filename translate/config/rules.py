@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from translate.config import (
+from translate.config.settings import (
     Config,
     CorpusConfig,
     RnnDecoderConfig,
@@ -29,7 +29,7 @@ CHANGES: dict[ChangeKind, tuple[str, ...]] = {
         *("train.validate_every", "train.validate_sentences", "train.save_every", "train.save_minutes"),
         *("train.keep_last", "train.average", "train.log_every", "train.tensorboard"),
     ),
-    "warned": ("device", "train.threads", "train.precision", "train.batch_tokens"),
+    "warned": ("device", "train.threads", "train.precision", "train.matmul", "train.batch_tokens"),
     "refused": (
         *("seed", "data.train", "data.valid", "data.normalization", "data.cleaning", "tokenizer", "model"),
         *("train.lr", "train.schedule", "train.warmup", "train.min_lr", "train.plateau_factor"),

@@ -8,8 +8,7 @@ from typing import Any
 
 from pydantic.fields import FieldInfo
 
-from translate.config import Config, CorpusConfig, Section
-from translate.config_fields import (
+from translate.config.fields import (
     accepts,
     all_keys,
     default_kind,
@@ -20,7 +19,8 @@ from translate.config_fields import (
     takes_integral,
     takes_text,
 )
-from translate.strict_yaml import Ambiguous, Items, Mapping, Node, Scalar, resolve
+from translate.config.settings import Config, CorpusConfig, Section
+from translate.config.strict_yaml import Ambiguous, Items, Mapping, Node, Scalar, resolve
 
 
 def shown(text: str, limit: int = 60) -> str:
