@@ -230,7 +230,7 @@ def test_wrong_inputs(fake: FakeRun, tmp_path: Path) -> None:
         evaluate(fake.directory, fake.config, source=source, reference=reference)
     with pytest.raises(UsageError, match="go together"):
         evaluate(fake.directory, fake.config, source=source)
-    with pytest.raises(UsageError, match="found tset, expected valid or test"):
+    with pytest.raises(UsageError, match="found tset, expected train, valid or test"):
         evaluate(fake.directory, fake.config, "tset")
     with pytest.raises(MissingInputError, match=r"has no data\.valid"):
         evaluate(fake.directory, fake.config, "valid")

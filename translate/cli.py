@@ -227,7 +227,7 @@ def evaluate(
     run: RunOption = None,
     config: NamingOption = None,
     sets: SetOption = None,
-    split: Annotated[str, _option("--split", "NAME", "valid or test.")] = "test",
+    split: Annotated[str, _option("--split", "NAME", "train, valid or test.")] = "test",
     source: Annotated[Path | None, _option("--source", "FILE", "Score this file instead of a split.")] = None,
     reference: Annotated[Path | None, _option("--reference", "FILE", "Its references, line by line.")] = None,
     weights: WeightsOption = None,

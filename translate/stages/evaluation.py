@@ -24,12 +24,12 @@ from translate.device import resolve
 from translate.errors import DataError, UsageError
 from translate.evaluation.scores import Scores, score
 from translate.run import Progress, RunDirectory, digest_bytes, digest_file, durable_json, durable_write
+from translate.text.corpus import corpus_names, read_pairs
 from translate.text.encoded import raw_texts
 from translate.text.lines import read_lines
 from translate.training.checkpoint import LoadedModel, load_model
 from translate.training.signals import Signals
 
-SCORED = ("valid", "test")
 """Splits whose text is kept in the run for scoring."""
 
 
@@ -112,7 +112,7 @@ def evaluate(
     Hypotheses and results are reused when weights, settings and text are the same. Raises DataError for sides of
     different length, MissingInputError for a split that the run does not have.
     """
-    texts = _texts(run, split, source, reference)
+    texts = _texts(run, config, split, source, reference)
     if source is not None:
         split = texts[0].stem
     file = run.eval / f"{split}.json"
@@ -135,14 +135,22 @@ def evaluate(
     return EvaluationReport(split, file, corpora, together, facts, reused=False)
 
 
-def _texts(run: RunDirectory, split: str, source: Path | None, reference: Path | None) -> list[Text]:
+def _texts(run: RunDirectory, config: Config, split: str, source: Path | None, reference: Path | None) -> list[Text]:
     """What is to be scored; both sides of each text have the same number of lines."""
     if source is not None and reference is not None:
         texts = [_text(source.name, f"files.{_file_name(source.name)}", source, reference)]
     elif source is not None or reference is not None:
         raise UsageError("--source and --reference go together: what to translate, and how it should read")
-    elif split not in SCORED:
-        raise UsageError(f"--split: found {split}, expected {' or '.join(SCORED)}; or give --source and --reference")
+    elif split == "train":  # too long to be kept in the run; read from where it came
+        corpora = config.data.train
+        stems = [split] if len(corpora) == 1 else _stems(split, corpus_names(corpora))
+        pairs = [list(read_pairs(corpus)) for corpus in corpora]
+        texts = [
+            Text(name, stem, [pair.src for pair in known], [pair.tgt for pair in known])
+            for name, stem, known in zip(corpus_names(corpora), stems, pairs, strict=True)
+        ]
+    elif split not in ("valid", "test"):
+        raise UsageError(f"--split: found {split}, expected train, valid or test; or give --source and --reference")
     else:
         raw = raw_texts(run, split)
         stems = [split] if len(raw) == 1 else _stems(split, [each.name for each in raw])
