@@ -320,8 +320,8 @@ RUN_CASES = [
     damaged("other seed", intact, "seed: 1 → 2", 78, f"{TRAIN} --set seed=2 --set train.max_steps=9"),
     damaged("log edited", replaced("runs/c/log.jsonl", "{}\n"), "runs/c/log.jsonl: does not match", 65, GO_ON,
             leaves=("runs/c/config.yaml",)),
-    damaged("average of nothing", intact, "nothing to average", 66, f"{DECODE} --weights average"),
-    damaged("no running average", intact, "keeps no running average", 66, f"{DECODE} --weights ema"),
+    damaged("average of nothing", intact, "found average, which needs train.average above 0", 78, f"{DECODE} --weights average"),
+    damaged("no running average", intact, "found ema, which needs train.ema above 0", 78, f"{DECODE} --weights ema"),
     damaged("start from a run that is not there", intact, "run", 66,
             f"{TRAIN} --run runs/new --set train.init_from=runs/none", leaves=("runs/new",)),
 ]  # fmt: skip

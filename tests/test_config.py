@@ -384,6 +384,18 @@ def test_a_page_of_problems_is_cut(tmp_path: Path) -> None:
         ("train.average=4", "train.average", "found 4, expected at most train.keep_last (3)"),
         ("train.validate_sentences=0", "train.best", "found bleu, but train.validate_sentences is 0"),
         ("train.batch_tokens=5000", "train.batch_tokens", "found 5000, expected at most train.update_tokens (4096)"),
+        (
+            "model.encoder.positions=learned model.encoder.max_positions=256",
+            "data.cleaning.max_length",
+            "found 256, expected less than model.encoder.max_positions (256)",
+        ),
+        (
+            "model.decoder.positions=learned decode.max_length=2000",
+            "decode.max_length",
+            "found 2000, expected less than model.decoder.max_positions (1024)",
+        ),
+        ("decode.weights=ema", "decode.weights", "found ema, which needs train.ema above 0"),
+        ("decode.weights=average", "decode.weights", "found average, which needs train.average above 0"),
         ("decode.n_best=6", "decode.n_best", "found 6, expected at most decode.beam (5)"),
     ],
 )

@@ -23,7 +23,7 @@ from translate.config import Config
 from translate.decoding.scorer import Scorer
 from translate.decoding.translator import Translator
 from translate.errors import EXIT_SIGINT, EXIT_SIGTERM
-from translate.run import RunDirectory
+from translate.run import EventLog, RunDirectory
 from translate.text.lines import read_lines
 from translate.training.checkpoint import CheckpointList, Learner, load_model, newest_sound
 from translate.training.loop import Loop
@@ -130,6 +130,7 @@ DEATHS: dict[str, Callable[[], None]] = {
     "in a validation, between loss and BLEU": at_call(Validator, "bleu", 3, die),
     "before a save": at_call(Loop, "save", 2, die),
     "after a checkpoint was written, before the list": at_call(CheckpointList, "write", 3, die),
+    "after the last checkpoint, before the last line of the log": at_call(EventLog, "append", 13, die),
     "in the last update": at_call(Loop, "update", 14, die),
 }
 

@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Literal, get_args
 
 import torch
 
@@ -91,7 +91,11 @@ def _read(stored: Path) -> Machine | None:
     if not stored.exists():
         return None
     try:
-        return Machine(**json.loads(stored.read_text(encoding="utf-8")))
+        machine = Machine(**json.loads(stored.read_text(encoding="utf-8")))
+        known = machine.precision in get_args(Precision) and machine.matmul in get_args(MatmulBackend)
+        if not known or type(machine.threads) is not int or machine.threads < 1:
+            raise ValueError("a value that nobody chose")
+        return machine
     except (ValueError, TypeError) as error:
         raise DataError(f"{stored}: not readable ({error}); remove it to measure again") from error
 

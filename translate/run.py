@@ -229,9 +229,13 @@ class EventLog:
             )
         self.kept = position["bytes"]
 
+    def grown(self) -> bool:
+        """Whether anything stands after the verified position."""
+        return self.path.exists() and self.path.stat().st_size > self.kept
+
     def rewind(self) -> None:
         """Cut off what came after the verified position; without one, everything."""
-        if self.path.exists() and self.path.stat().st_size > self.kept:
+        if self.grown():
             with self.path.open("rb") as handle:
                 durable_write(self.path, handle.read(self.kept))
 

@@ -114,8 +114,10 @@ def conflicts(config: Config) -> Iterator[Conflict]:
                 yield Conflict((f"data.{split}.{index}",), problem)
     yield from _tokenizer_conflicts(config.tokenizer)
     yield from _model_conflicts(config)
+    yield from _position_conflicts(config)
     yield from _tie_conflicts(config)
     yield from _train_conflicts(config.train)
+    yield from _weights_conflicts(config)
     beam, n_best = config.decode.beam, config.decode.n_best
     if n_best > beam:
         yield Conflict(("decode.n_best", "decode.beam"), f"found {n_best}, expected at most decode.beam ({beam})")
@@ -163,6 +165,29 @@ def _model_conflicts(config: Config) -> Iterator[Conflict]:
     if isinstance(decoder, RnnDecoderConfig) and decoder.attention.score == "none" and decoder.input_feeding:
         problem = "found true, expected false: without attention there is nothing to feed"
         yield Conflict(("model.decoder.input_feeding", "model.decoder.attention.score"), problem)
+
+
+def _position_conflicts(config: Config) -> Iterator[Conflict]:
+    """Learned positions must reach one further than the longest text: there is BOS or EOS besides."""
+    longest = {"data.cleaning.max_length": config.data.cleaning.max_length}
+    for side, part in (("encoder", config.model.encoder), ("decoder", config.model.decoder)):
+        if side == "decoder":
+            longest["decode.max_length"] = config.decode.max_length
+        if isinstance(part, TransformerEncoderConfig) and part.positions == "learned":
+            for key, length in longest.items():
+                if length >= part.max_positions:
+                    limit = f"model.{side}.max_positions"
+                    problem = (
+                        f"found {length}, expected less than {limit} ({part.max_positions}): positions are learned"
+                    )
+                    yield Conflict((key, limit), problem)
+
+
+def _weights_conflicts(config: Config) -> Iterator[Conflict]:
+    wanted = config.decode.weights
+    if (wanted == "ema" and not config.train.ema) or (wanted == "average" and not config.train.average):
+        problem = f"found {wanted}, which needs train.{wanted} above 0"
+        yield Conflict(("decode.weights", f"train.{wanted}"), problem)
 
 
 def _tie_conflicts(config: Config) -> Iterator[Conflict]:

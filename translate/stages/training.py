@@ -76,6 +76,8 @@ def train(config: Config, run: RunDirectory) -> TrainingReport:
         keep_config(run, config)
         reason = learner.progress.stop_reason(config.train)
         if reason is not None and learner.progress.validated():
+            if not log.grown():  # killed between the last checkpoint and the last line of the log
+                log.append("finished", step=learner.progress.step, reason=reason)
             return TrainingReport(run.root, reason, learner.progress, config.train.best, ran=False)
         _announce(learner, machine, saved)
         reason = _go_on(config, run, learner, machine, log, signals)
@@ -104,21 +106,23 @@ def _learner(config: Config, tokenizer: Tokenizer, machine: Machine) -> Learner:
     torch.manual_seed(config.seed)
     model = build_model(config.model, tokenizer.src_size, tokenizer.tgt_size).to(machine.device)
     if config.train.init_from is not None:
-        _start_from(RunDirectory.open(Path(config.train.init_from)), model, tokenizer)
+        _start_from(RunDirectory.open(Path(config.train.init_from)), config, model, tokenizer)
     ema = MovingAverage(model, config.train.ema) if config.train.ema else None
     return Learner(model, build_optimizer(model, config.train), ema, tokenizer, Progress())
 
 
-def _start_from(other: RunDirectory, model: Seq2Seq, tokenizer: Tokenizer) -> None:
-    """Take the best weights of another run with the same tokenizer and the same model."""
+def _start_from(other: RunDirectory, config: Config, model: Seq2Seq, tokenizer: Tokenizer) -> None:
+    """Take the best weights of another run with the same tokenizer and the same model; dropout may differ."""
     loaded = load_model(other, "best", torch.device("cpu"))
     if loaded.tokenizer.digest != tokenizer.digest:
-        raise ConfigError(f"train.init_from: {other.root} has another tokenizer; remove this run's data and tokenizer")
-    weights = {name: parameter.detach() for name, parameter in loaded.model.named_parameters()}
-    shapes = {name: tuple(parameter.shape) for name, parameter in model.named_parameters()}
-    if {name: tuple(tensor.shape) for name, tensor in weights.items()} != shapes:
-        raise ConfigError(f"train.init_from: {other.root} has a model of another shape; copy its model section")
-    load_weights(model, weights)
+        raise ConfigError(
+            f"train.init_from: {other.root} has another tokenizer; leave out tokenizer.model, tokenizer.src_model and "
+            "tokenizer.tgt_model, and copy its data.normalization"
+        )
+    changed = [line for line in differences(loaded.config, config).refused if line.startswith("model.")]
+    if changed := [line for line in changed if "dropout" not in line.partition(":")[0]]:
+        raise ConfigError(f"train.init_from: {other.root} has another model ({'; '.join(changed)}); copy its section")
+    load_weights(model, {name: parameter.detach() for name, parameter in loaded.model.named_parameters()})
 
 
 def _restore(learner: Learner, log: EventLog, saved: TensorFile | None, run: RunDirectory) -> None:

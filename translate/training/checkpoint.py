@@ -117,6 +117,7 @@ class CheckpointList:
 
     def write(self, run: RunDirectory) -> None:
         """Make the list durable, then remove what it no longer names."""
+        self.removing = [name for name in self.removing if (run.checkpoints / Path(name).name).exists()]
         durable_json(run.checkpoint_list, asdict(self))
         for name in self.removing:
             (run.checkpoints / Path(name).name).unlink(missing_ok=True)

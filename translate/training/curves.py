@@ -29,6 +29,11 @@ class Curves:
                 if value is not None:
                     self.writer.add_scalar(name, value, step)
 
+    def flush(self) -> None:
+        """Put on disk what was drawn so far; a killed run does not draw again what lies before its checkpoint."""
+        if self.writer is not None:
+            self.writer.flush()
+
     def close(self) -> None:
         """Write out what is pending."""
         if self.writer is not None:

@@ -100,6 +100,7 @@ class Loop:
     def save(self, *, scheduled: bool) -> None:
         """Write a checkpoint that remembers how far the log had come."""
         self.tick()
+        self.curves.flush()
         facts = {**self.facts, "log": json.dumps(self.log.position())}
         save_checkpoint(self.run, self.learner, self.config, facts, scheduled=scheduled)
         self.saved = self.position()
@@ -158,11 +159,12 @@ class Loop:
         """Stop before the update when the loss or the gradient is not a number."""
         if math.isfinite(loss) and math.isfinite(norm):
             return
+        newest = f"the newest checkpoint is of step {self.saved[0]}" if self.saved[0] else "there is no checkpoint yet"
         what = f"the loss is {loss}" if not math.isfinite(loss) else f"the norm of the gradient is {norm}"
         self.log.append("nonfinite", step=step, loss=str(loss), grad_norm=str(norm))
         raise DataError(
-            f"step {step}: {what}, so the update was not made. The newest checkpoint is of step {self.saved[0]}. Try "
-            "a lower train.lr, a longer train.warmup, a smaller train.clip, or train.precision=fp32"
+            f"step {step}: {what}, so the update was not made; {newest}. Try a lower train.lr, a longer train.warmup, "
+            "a smaller train.clip, or train.precision=fp32"
         )
 
     def advance(self, step: int, tokens: int, loss: float, norm: float, lr: float, seconds: float) -> None:
