@@ -199,6 +199,8 @@ CONFIG_CASES = [
     bad("number in quotes", MINIMAL + "train: {max_steps: '4'}\n", "train.max_steps: found the text '4', expected"),
     bad("yes", MINIMAL + "train: {max_steps: 4, tensorboard: yes}\n", "found yes, expected true or false"),
     bad("null", MINIMAL + "train: {max_steps: 4, lr: }\n", "train.lr: found nothing, expected a number, above 0"),
+    bad("threads enough to kill a process", MINIMAL + "train: {max_steps: 4, threads: 100000}\n",
+        "train.threads: found 100000, expected a whole number, at least 1, at most 1024, or auto"),
     bad("zero rate", MINIMAL + "train: {max_steps: 4, lr: 0}\n", "train.lr: found 0, expected a number, above 0"),
     bad("not a number", MINIMAL + "train: {max_steps: 4, lr: .nan}\n", "train.lr: found .nan, expected a number"),
     bad("dropout of one", MINIMAL + STOP + "model: {encoder: {dropout: 1}}\n",
@@ -280,6 +282,8 @@ TEXT_CASES = [
          "corpus/train.src: found UTF-16 text, expected UTF-8"),
     text("empty corpus", {"corpus/train.src": "", "corpus/train.tgt": ""}, "is empty"),
     text("empty validation corpus", {"corpus/valid.src": "", "corpus/valid.tgt": ""}, "is empty"),
+    text("references without a word", {"corpus/valid.tgt": "\n" * 12},
+         "corpus/valid.src) has only blank lines on its target side"),
     text("gzip cut short", {"corpus/train.src": gzip.compress(b"word\n" * 20000)[:-30]}, "corpus/train.src"),
     text("gzip damaged", {"corpus/train.src": gzip.compress(b"word\n" * 90)[:20] + b"\x00" * 40}, "corpus/train.src"),
     text("every pair dropped", {}, "no pair is left after cleaning", extra="--set data.cleaning.max_length=1",
@@ -315,12 +319,21 @@ RUN_CASES = [
     damaged("list of checkpoints damaged", replaced("runs/c/checkpoints.json", "{"),
             "runs/c/checkpoints.json: not readable"),
     damaged("list of checkpoints of wrong types", replaced("runs/c/checkpoints.json", "[1]"), "checkpoints.json: "),
+    damaged("list of checkpoints lost", removed("runs/c/checkpoints.json"), "checkpoints.json: is not there", 65,
+            GO_ON),
+    damaged("other vocabulary, tokenizing", intact, "tokenizer.vocab_size: 60 → 50", 78,
+            "tokenize --config c.yaml --set tokenizer.vocab_size=50"),
+    damaged("other vocabulary, the whole way", intact, "tokenizer.vocab_size: 60 → 50", 78,
+            "run --config c.yaml --set tokenizer.vocab_size=50"),
     damaged("other learning rate", intact, "train.lr: 0.001 → 0.5", 78, f"{TRAIN} --set train.lr=0.5"),
     damaged("other model", intact, "model.decoder.layers: 1 → 2", 78, f"{TRAIN} --set model.decoder.layers=2"),
     damaged("other seed", intact, "seed: 1 → 2", 78, f"{TRAIN} --set seed=2 --set train.max_steps=9"),
+    damaged("manifest of the data emptied", replaced("runs/c/data/manifest.json", '{"layout": 1}'),
+            "manifest.json: is not there or damaged", 66, "eval --run runs/c"),
     damaged("log edited", replaced("runs/c/log.jsonl", "{}\n"), "runs/c/log.jsonl: does not match", 65, GO_ON,
             leaves=("runs/c/config.yaml",)),
-    damaged("average of nothing", intact, "found average, which needs train.average above 0", 78, f"{DECODE} --weights average"),
+    damaged("average of nothing", intact, "found average, which needs train.average above 0", 78,
+            f"{DECODE} --weights average"),
     damaged("no running average", intact, "found ema, which needs train.ema above 0", 78, f"{DECODE} --weights ema"),
     damaged("start from a run that is not there", intact, "run", 66,
             f"{TRAIN} --run runs/new --set train.init_from=runs/none", leaves=("runs/new",)),
@@ -481,6 +494,18 @@ def test_text_that_changed_after_training(
     source.write_bytes(original)
     assert main(shlex.split(GO_ON)) == 0
     assert "going on from step 4" in capsys.readouterr().err
+
+
+def test_a_run_outlives_the_one_it_started_from(
+    trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shutil.copytree(trained.parent.parent, tmp_path, dirs_exist_ok=True)
+    monkeypatch.chdir(tmp_path)
+    assert main(shlex.split(f"{TRAIN} --run runs/new --set train.init_from=runs/c")) == 0
+    shutil.rmtree("runs/c")
+    assert main(shlex.split("train --run runs/new --set train.max_steps=6")) == 0
+    assert "going on from step 4" in capsys.readouterr().err
+    assert main(shlex.split(f"{TRAIN} --run runs/other --set train.init_from=runs/c")) == 66
 
 
 def test_device_that_is_not_there(

@@ -33,6 +33,7 @@ def test_random_histories_keep_the_newest_the_best_and_nothing_foreign(tmp_path:
             name = f"step-{step:08}.safetensors"
             (run.checkpoints / name).touch()
             listed.note(Entry(step, name, scheduled), best, keep)
+            there = {path.name for path in run.checkpoints.iterdir()}
             listed.write(run)
             scheduled_steps += [step] if scheduled else []
             expected = {*scheduled_steps[-keep:], best, step}
@@ -43,6 +44,7 @@ def test_random_histories_keep_the_newest_the_best_and_nothing_foreign(tmp_path:
                 *(f"step-{kept:08}.safetensors" for kept in expected),
             }
             assert (found.best, found.last) == (best, step)
+            assert set(found.removing) <= there  # what has gone is forgotten, or the list would grow for ever
 
 
 def test_a_kill_before_removal_is_made_good_at_the_next_save(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -31,7 +31,7 @@ CONFIG = """\
 data:
   train: [{src: train.de, tgt: train.en}]
   valid: [{src: valid.de, tgt: valid.en}]
-train: {max_steps: 10}
+train: {max_steps: 10, ema: 0.9}
 """
 COMMANDS = [
     "run",
@@ -146,6 +146,12 @@ def test_run_calls_the_stages_in_order(calls: Calls, here: Path, capsys: pytest.
     out, err = capsys.readouterr()
     assert out.split("\n") == ["tokenize done", "train done", "eval done", "next: after eval", ""]
     assert err == ""
+
+
+@pytest.mark.parametrize(("test", "split"), [("[{src: test.de, tgt: test.en}]", "test"), ("[]", "valid")])
+def test_run_scores_the_test_text_if_there_is_any(test: str, split: str, calls: Calls, here: Path) -> None:
+    assert main(["run", "--config", "c.yaml", "--set", f"data.test={test}"]) == 0
+    assert calls.seen[-1][1][2] == split
 
 
 @pytest.mark.parametrize("command", ["tokenize", "train"])
@@ -339,6 +345,35 @@ def test_a_closed_pipe_is_silent(arguments: list[str]) -> None:
     finally:
         os.close(writer)
     assert (done.returncode, done.stderr) == (141, b"")
+
+
+@pytest.mark.parametrize(
+    ("name", "code", "message"),
+    [
+        ("stdin", 66, "error: standard input is closed; give --input FILE\n"),
+        ("stdout", 73, "error: standard output is closed; give --output FILE\n"),
+    ],
+)
+def test_a_closed_stream_is_said(
+    name: str,
+    code: int,
+    message: str,
+    calls: Calls,
+    here: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setattr(sys, name, None)
+    assert main(["decode", "--run", "runs/c"]) == code
+    assert capsys.readouterr().err == message
+
+
+def test_without_standard_error_nothing_is_mixed_into_the_translations(
+    calls: Calls, here: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "stderr", None)
+    assert main(["decode", "--run", "runs/c"]) == 0
+    assert capsys.readouterr().out == ""
 
 
 def test_sigterm_cleans_up_and_ends_with_143(calls: Calls, here: Path, capsys: pytest.CaptureFixture[str]) -> None:

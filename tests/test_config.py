@@ -230,7 +230,7 @@ def test_values_that_are_taken(key: str, text: str, value: object, tmp_path: Pat
         ("train.save_every", "0", "found 0, expected a whole number, at least 1"),
         ("train.keep_last", "0", "found 0, expected a whole number, at least 1"),
         ("train.label_smoothing", "1", "found 1, expected a number, at least 0, below 1"),
-        ("train.threads", "some", "found some, expected a whole number, at least 1, or auto"),
+        ("train.threads", "some", "found some, expected a whole number, at least 1, at most 1024, or auto"),
         ("train.tensorboard", "yes", "found yes, expected true or false"),
         ("train.tensorboard", "True", "found True, expected true or false"),
         ("train.tensorboard", "1", "found 1, expected true or false"),

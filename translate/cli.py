@@ -24,6 +24,8 @@ from translate.errors import (
     EXIT_SIGTERM,
     ConfigError,
     Interrupted,
+    MissingInputError,
+    OutputError,
     UsageError,
     escaped,
     explain,
@@ -68,7 +70,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         _refuse_unclear(arguments)
         with _terminable():
             code = app(args=[a for a in arguments if a != "--debug"], prog_name="translate", standalone_mode=False)
-        sys.stdout.flush()
+        if sys.stdout is not None:
+            sys.stdout.flush()
         error: BaseException | None = KeyboardInterrupt() if code == EXIT_SIGINT else None
     except SystemExit as left:  # typer turns a closed pipe into this
         code, error = left.code, left.__context__
@@ -122,15 +125,16 @@ def _terminable() -> Iterator[None]:
 
 def _say(text: str) -> None:
     """Write to standard error; if that is closed, the exit code must do."""
-    with contextlib.suppress(OSError, ValueError):
-        print(text, file=sys.stderr, flush=True)
+    if sys.stderr is not None:  # print would take standard output instead, which may carry data
+        with contextlib.suppress(OSError, ValueError):
+            print(text, file=sys.stderr, flush=True)
 
 
 def _tell(summary: Sequence[str], *, last: bool = True, aside: bool = False) -> None:
     """Print what a stage came to; `next:` only where nothing follows, and aside where stdout carries data."""
     for line in summary:
         if last or not line.startswith("next:"):
-            print(line, file=sys.stderr if aside else sys.stdout, flush=True)
+            _say(line) if aside else print(line, flush=True)
 
 
 def _show_version(wanted: bool) -> None:
@@ -201,7 +205,7 @@ def run(config: ConfigOption = None, run: RunOption = None, sets: SetOption = No
     with directory.create().locked():
         _tell(tokenize_stage(settings, directory).summary(), last=False)
     _tell(train_stage(settings, directory).summary(), last=False)
-    _tell(evaluate(directory, settings).summary())
+    _tell(evaluate(directory, settings, "test" if settings.data.test else "valid").summary())
 
 
 @app.command(rich_help_panel=PIPELINE, epilog="Example: translate tokenize --config configs/quickstart.yaml")
@@ -275,6 +279,10 @@ def decode(
 
     from translate.stages.decoding import decode as stage
 
+    if source is None and sys.stdin is None:
+        raise MissingInputError("standard input is closed; give --input FILE")
+    if output is None and sys.stdout is None:
+        raise OutputError("standard output is closed; give --output FILE")
     report = stage(directory, source or sys.stdin.buffer, output or sys.stdout.buffer, settings, scores)
     _tell(report.summary(), aside=True)
 

@@ -14,6 +14,7 @@ Count = Annotated[int, Field(ge=0, lt=2**53)]
 Size = Annotated[int, Field(ge=1, lt=2**53)]
 Layers = Annotated[int, Field(ge=1, le=1000)]
 Width = Annotated[int, Field(ge=1, le=65536)]
+Threads = Annotated[int, Field(ge=1, le=1024)]
 Rate = Annotated[float, Field(gt=0.0)]
 
 FILE: Final = "a file or directory; a relative name starts from where it is written"
@@ -235,7 +236,7 @@ class TrainConfig(Section):
     """Number format of matrix products; weights and optimizer stay in fp32."""
     matmul: Literal["auto", "highest", "medium"] = "auto"
     """PyTorch's setting for fp32 matrix products on CPU; `auto` takes `medium` where it is faster and as exact."""
-    threads: Size | Auto = "auto"
+    threads: Threads | Auto = "auto"
     """CPU threads."""
     max_steps: Size | None = None
     """Stop after this many updates."""

@@ -30,8 +30,6 @@ from translate.text.lines import read_lines
 from translate.training.checkpoint import LoadedModel, load_model
 from translate.training.signals import Signals
 
-"""Splits whose text is kept in the run for scoring."""
-
 
 @dataclass(frozen=True)
 class Text:

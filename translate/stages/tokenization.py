@@ -12,8 +12,10 @@ import numpy as np
 import sentencepiece
 
 from translate.config import Config, CorpusConfig
+from translate.config.reader import load_config
+from translate.config.rules import differences
 from translate.config.writer import dump_config
-from translate.errors import DataError, TranslateError
+from translate.errors import ConfigError, DataError, TranslateError
 from translate.run import (
     Progress,
     RunDirectory,
@@ -39,7 +41,6 @@ from translate.text.fingerprint import identities, inputs_digest, ready_models, 
 from translate.text.lines import line_bytes, shown
 from translate.text.tokenizer import Side, Tokenizer, normalize, train_tokenizer
 
-SPLITS = ("train", "valid", "test")
 MOST_PAIRS = 5_000_000
 """Pairs that pieces are learnt from; of more, every second, third, ... is taken."""
 LONGEST_PIECE = 16
@@ -79,10 +80,16 @@ class _Split:
     def count(self) -> None:
         """Read everything once, so that whatever is wrong with the text is found before any work is done."""
         for name, corpus in zip(corpus_names(self.corpora), self.corpora, strict=True):
-            self.counts.append(sum(1 for _ in read_pairs(corpus, self.scratch)))
-            if self.counts[-1] == 0:
-                where = shown(Path(corpus.src or corpus.file or ""))
-                raise DataError(f"data.{self.name}: corpus {name} ({where}) is empty; expected at least one pair")
+            blank = count = 0
+            for pair in read_pairs(corpus, self.scratch):
+                count += 1
+                blank += not pair.tgt.strip()
+            where = f"data.{self.name}: corpus {name} ({shown(Path(corpus.src or corpus.file or ''))})"
+            if count == 0:
+                raise DataError(f"{where} is empty; expected at least one pair")
+            if blank == count:
+                raise DataError(f"{where} has only blank lines on its target side; expected translations")
+            self.counts.append(count)
 
     def read(self, k: int) -> Iterator[Pair]:
         """The pairs of corpus k. Raises DataError when they are not as many as the first time."""
@@ -106,10 +113,12 @@ def tokenize(config: Config, run: RunDirectory) -> TokenizationReport:
     Raises DataError (text that cannot be used), MissingInputError (no text), ConfigError (vocabulary too small).
     """
     refuse_overlap(config)
-    inputs = inputs_digest(config)
+    inputs = inputs_digest(config, run)
     manifest = read_manifest(run)
-    if manifest is not None and manifest["inputs"] == inputs and _is_whole(run, manifest):
+    if manifest is not None and manifest.get("inputs") == inputs and _is_whole(run, manifest):
         return TokenizationReport(run.manifest, True, _summary(run, manifest))
+    if run.checkpoint_list.exists() and run.config_file.exists():
+        refuse_changes(load_config(run.config_file), config, run)
     with creating(run.data):
         run.data.mkdir(parents=True, exist_ok=True)
         remove_leftovers(run.data)
@@ -134,6 +143,22 @@ def keep_config(run: RunDirectory, config: Config) -> None:
         durable_text(run.config_file, text)
 
 
+def refuse_changes(before: Config, now: Config, run: RunDirectory) -> None:
+    """Raise ConfigError if settings differ that a run with checkpoints must keep."""
+    refused = differences(before, now).refused
+    if refused:
+        raise ConfigError(
+            "\n".join(
+                [
+                    f"run {run.root}: was trained with other settings:",
+                    *(f"  {line}" for line in refused),
+                    "take them back, choose another --run, or start a new run from these weights with "
+                    f"train.init_from: {run.root}",
+                ]
+            )
+        )
+
+
 def _is_whole(run: RunDirectory, manifest: dict[str, Any]) -> bool:
     try:
         if Tokenizer.open(run.tokenizer).digest != manifest["tokenizer"]["digest"]:
@@ -152,7 +177,7 @@ def _make(config: Config, run: RunDirectory, splits: list[_Split]) -> dict[str, 
     for split in splits:
         split.count()
     train, scored = splits[0], splits[1:]
-    tokenizer, warnings = _obtain_tokenizer(config, train)
+    tokenizer, warnings = _obtain_tokenizer(config, run, train)
     tokenizer.save(run.tokenizer)
     keys = {
         split.name: {pair_key(normalize(p.src, form), normalize(p.tgt, form)) for p in split.read_all()}
@@ -166,7 +191,7 @@ def _make(config: Config, run: RunDirectory, splits: list[_Split]) -> dict[str, 
             made[split.name]["files"] |= _keep_raw(run, split)
     return {
         "tokenizer": {
-            "kind": config.tokenizer.kind if not ready_models(config) else "ready-made",
+            "kind": config.tokenizer.kind if not ready_models(config, run) else "ready-made",
             "digest": tokenizer.digest,
             "joint": tokenizer.joint,
             "src_size": tokenizer.src_size,
@@ -192,9 +217,9 @@ def _same_text(config: Config) -> Iterator[str]:
                 yield f"data.{split}: source and target are one file, {corpus.src}"
 
 
-def _obtain_tokenizer(config: Config, train: _Split) -> tuple[Tokenizer, list[str]]:
+def _obtain_tokenizer(config: Config, run: RunDirectory, train: _Split) -> tuple[Tokenizer, list[str]]:
     form = config.data.normalization
-    if ready := ready_models(config):
+    if ready := ready_models(config, run):
         return Tokenizer.from_files(Path(ready[0]), Path(ready[1]) if len(ready) > 1 else None, form), []
     total = sum(train.counts)
     stride = -(-total // MOST_PAIRS)

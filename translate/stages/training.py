@@ -15,7 +15,7 @@ from translate.models import build_model
 from translate.models.seq2seq import Seq2Seq
 from translate.run import EventLog, RunDirectory, note
 from translate.run import Progress as Bar
-from translate.stages.tokenization import keep_config, tokenize
+from translate.stages.tokenization import keep_config, refuse_changes, tokenize
 from translate.text.batches import BatchPlan
 from translate.text.encoded import data_digest, load_split, raw_texts
 from translate.text.lines import read_lines
@@ -58,7 +58,7 @@ class TrainingReport:
 def train(config: Config, run: RunDirectory) -> TrainingReport:
     """Train, or go on training, until the settings say stop. Does a missing or stale tokenize first."""
     tune_allocator()
-    if config.train.init_from is not None:
+    if config.train.init_from is not None and not run.checkpoint_list.exists():
         RunDirectory.open(Path(config.train.init_from))
     with run.create().locked(), Signals() as signals:
         saved, warnings = newest_sound(run)
@@ -70,7 +70,7 @@ def train(config: Config, run: RunDirectory) -> TrainingReport:
         signals.check()
         train = config.train
         machine = resolve(config.device, train.precision, train.threads, train.matmul, run.machine_file)
-        learner = _learner(config, Tokenizer.open(run.tokenizer), machine)
+        learner = _learner(config, Tokenizer.open(run.tokenizer), machine, fresh=saved is None)
         log = EventLog(run.log_file)
         _restore(learner, log, saved, run)
         keep_config(run, config)
@@ -86,26 +86,19 @@ def train(config: Config, run: RunDirectory) -> TrainingReport:
 
 def _compare(before: Config, now: Config, run: RunDirectory) -> list[str]:
     """Warnings for what may change when a run goes on. Raises ConfigError for what may not."""
-    found = differences(before, now)
-    if found.refused:
-        raise ConfigError(
-            "\n".join(
-                [
-                    f"run {run.root}: was trained with other settings:",
-                    *(f"  {line}" for line in found.refused),
-                    "take them back, choose another --run, or start a new run from these weights with "
-                    f"train.init_from: {run.root}",
-                ]
-            )
-        )
-    return [f"warning: {line}; from here on the run is no longer bit-identical" for line in found.warned]
+    refuse_changes(before, now, run)
+    changed = differences(before, now).warned
+    return [f"warning: {line}; from here on the run is no longer bit-identical" for line in changed]
 
 
-def _learner(config: Config, tokenizer: Tokenizer, machine: Machine) -> Learner:
-    """A model with fresh weights, drawn from the seed on the CPU so that every device starts alike."""
+def _learner(config: Config, tokenizer: Tokenizer, machine: Machine, *, fresh: bool) -> Learner:
+    """A model with weights drawn from the seed, on the CPU so that every device starts alike, or from `init_from`.
+
+    One that is not `fresh` gets its weights from a checkpoint, and the run it once started from may be gone.
+    """
     torch.manual_seed(config.seed)
     model = build_model(config.model, tokenizer.src_size, tokenizer.tgt_size).to(machine.device)
-    if config.train.init_from is not None:
+    if fresh and config.train.init_from is not None:
         _start_from(RunDirectory.open(Path(config.train.init_from)), config, model, tokenizer)
     ema = MovingAverage(model, config.train.ema) if config.train.ema else None
     return Learner(model, build_optimizer(model, config.train), ema, tokenizer, Progress())

@@ -182,7 +182,8 @@ def read_manifest(run: RunDirectory) -> dict[str, Any] | None:
         manifest = json.loads(run.manifest.read_bytes())
     except (OSError, ValueError):
         return None
-    return manifest if isinstance(manifest, dict) and manifest.get("layout") == LAYOUT else None
+    sound = isinstance(manifest, dict) and manifest.get("layout") == LAYOUT and "splits" in manifest
+    return manifest if sound else None
 
 
 def load_split(run: RunDirectory, name: str) -> EncodedSplit:
@@ -211,7 +212,7 @@ def _manifest_split(run: RunDirectory, name: str) -> dict[str, Any]:
     if manifest is None:
         raise MissingInputError(f"{run.manifest}: is not there or damaged; run translate tokenize first")
     if name not in manifest["splits"]:
-        raise MissingInputError(f"run {run.root} has no data.{name}")
+        raise MissingInputError(f"run {run.root} has no data.{name}; describe it in the config and tokenize again")
     return manifest["splits"][name]
 
 

@@ -23,14 +23,14 @@ def split_corpora(config: Config) -> Iterator[tuple[str, list[CorpusConfig]]]:
             yield split, corpora
 
 
-def inputs_digest(config: Config) -> str:
+def inputs_digest(config: Config, run: RunDirectory) -> str:
     """Digest of all that decides about the data: contents of files, not their paths, and settings of the text."""
 
     def described(corpus: CorpusConfig) -> dict[str, Any]:
         paths = {"src", "tgt"} if corpus.format == "hub" else {"src", "tgt", "file"}
         return {**corpus.model_dump(exclude=paths), "files": [digest_file(path) for path in source_files(corpus)]}
 
-    models = [Path(path) for path in ready_models(config)]
+    models = [Path(path) for path in ready_models(config, run)]
     for path in models:
         require_regular(path)
     facts = {
@@ -45,13 +45,18 @@ def inputs_digest(config: Config) -> str:
     return digest_bytes(json.dumps(facts, sort_keys=True).encode())
 
 
-def ready_models(config: Config) -> list[str]:
-    """Tokenizer models that are not to be trained: those named, or those of the run whose weights are taken over."""
+def ready_models(config: Config, run: RunDirectory) -> list[str]:
+    """Tokenizer models that are not to be trained: those named, or those of the run whose weights are taken over.
+
+    That run may be gone once this one has begun; then there is a copy of its models here.
+    """
     tokenizer = config.tokenizer
     named = [path for path in (tokenizer.model, tokenizer.src_model, tokenizer.tgt_model) if path is not None]
     if named or config.train.init_from is None:
         return named
-    return [str(path) for path in model_files(RunDirectory(Path(config.train.init_from)).tokenizer)]
+    origin = RunDirectory(Path(config.train.init_from)).tokenizer
+    gone = not origin.exists() and run.tokenizer.exists()
+    return [str(path) for path in model_files(run.tokenizer if gone else origin)]
 
 
 def refuse_overlap(config: Config) -> None:

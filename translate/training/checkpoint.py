@@ -167,7 +167,7 @@ def open_checkpoint(path: Path) -> TensorFile:
 def newest_sound(run: RunDirectory) -> tuple[TensorFile | None, list[str]]:
     """The newest checkpoint that passes verification whole, and a warning for each newer one that does not.
 
-    Raises CheckpointError when there are checkpoints and none is sound: a run never silently starts over.
+    Raises CheckpointError when there are checkpoints and none is sound or listed: a run never silently starts over.
     """
     if run.checkpoints.is_dir():
         remove_leftovers(run.checkpoints)
@@ -183,6 +183,11 @@ def newest_sound(run: RunDirectory) -> tuple[TensorFile | None, list[str]]:
             warnings.append(f"warning: {error}")
     if entries:
         raise CheckpointError("\n".join([f"run {run.root}: none of its checkpoints can be used", *warnings]))
+    if len(list(run.checkpoints.glob("step-*"))) > 1:  # a run killed in its first save has one that is not listed yet
+        raise CheckpointError(
+            f"{run.checkpoint_list}: is not there, though there are checkpoints; restore it from a copy, or remove "
+            f"{run.checkpoints} to start over"
+        )
     return None, warnings
 
 

@@ -10,7 +10,7 @@ import json
 import stat
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
 import numpy as np
 import torch
@@ -64,7 +64,7 @@ def _bytes(tensor: Tensor) -> memoryview:
 
 
 class TensorFile:
-    """An open file: its metadata, and its tensors one by one, each verified before it is handed out."""
+    """A file: its metadata, and its tensors one by one, each verified before it is handed out."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -79,12 +79,6 @@ class TensorFile:
         self._verify_header(encoded)
         self.digests: dict[str, str] = json.loads(self.metadata["digests"])
         self._verify_entries()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        return None
 
     def damaged(self, what: str) -> CheckpointError:
         """The error for this file: what was found, and what to do."""
