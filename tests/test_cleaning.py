@@ -14,7 +14,7 @@ SIDE = st.text("ab ", max_size=3).map(str.strip)
 @settings(max_examples=200, deadline=None)
 @given(st.lists(st.tuples(SIDE, SIDE)), st.booleans(), st.booleans())
 def test_text_reasons_equal_their_definition(pairs: list[tuple[str, str]], duplicates: bool, identical: bool) -> None:
-    cleaner = Cleaner(CleaningConfig(duplicates=duplicates, identical=identical))
+    cleaner = Cleaner(CleaningConfig(keep_duplicates=duplicates, keep_identical=identical))
     for i, (src, tgt) in enumerate(pairs):
         expected: Reason | None
         if src == "" or tgt == "":

@@ -375,7 +375,6 @@ def test_a_page_of_problems_is_cut(tmp_path: Path) -> None:
         ("model.encoder.heads=3", "model.encoder.heads", "found 3, expected a divisor of width 256"),
         ("model.decoder.width=63 model.decoder.heads=3", "model.decoder.width", "an even width for sinusoidal"),
         ("model.encoder.kind=rnn model.encoder.width=255", "model.encoder.width", "an even width, half for each"),
-        ("model.decoder.kind=rnn model.decoder.attention.score=none", "model.decoder.input_feeding", "nothing to feed"),
         ("model.tie=decoder model.decoder.kind=rnn model.decoder.embedding=64", "model.tie", "equal to its width"),
         ("model.tie=all model.decoder.width=128", "model.tie", "of one width (encoder 256, decoder 128)"),
         ("model.tie=all tokenizer.joint=false", "model.tie", "found all, which needs one tokenizer for both sides"),

@@ -1,6 +1,7 @@
 """Choices of device, number format and threads: explicit ones win, measured ones are remembered."""
 
 import json
+import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -9,7 +10,7 @@ import pytest
 import torch
 
 import translate.device
-from translate.device import Machine, pick_device, resolve
+from translate.device import Machine, limit_kernel_cache, pick_device, resolve
 from translate.errors import ConfigError, DataError
 
 STORED = {"device": "cpu", "precision": "bf16", "threads": 2, "matmul": "medium"}
@@ -202,3 +203,11 @@ def test_a_real_measurement_gives_a_whole_answer() -> None:
 def test_description_is_one_line() -> None:
     assert Machine("cpu", "fp32", 1, "highest").describe() == "cpu, fp32, 1 thread, fp32 products 'highest'"
     assert Machine("cuda", "bf16", 2, "medium").describe() == "cuda, bf16, 2 threads, fp32 products 'medium'"
+
+
+def test_kernel_cache_is_limited_unless_somebody_knows_better(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("LRU_CACHE_CAPACITY", raising=False)
+    monkeypatch.setenv("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "7")
+    limit_kernel_cache()
+    assert os.environ["ONEDNN_PRIMITIVE_CACHE_CAPACITY"] == "7"
+    assert os.environ["LRU_CACHE_CAPACITY"] == "16"

@@ -157,7 +157,7 @@ def test_every_dropped_pair_is_accounted_for(settings: dict[str, Any], run: RunD
     long = "나는 " * 50
     append(train["src"], f"간다\n\u3000\u200b\n{first[0]}\n{long}\n{'집에 ' * 12}\n \nsame\n")
     append(train["tgt"], f"\ngo\n{first[1]}\nlong\nhe\n \nsame\n")
-    settings["data"]["cleaning"] = {"max_length": 40, "identical": False}
+    settings["data"]["cleaning"] = {"max_length": 40, "keep_identical": False}
     made(settings, run)
     [corpus] = manifest(run)["splits"]["train"]["corpora"]
     assert corpus["dropped"] == {"empty": 3, "source equals target": 1, "duplicate": 1, "too long": 1, "ratio": 1}

@@ -70,6 +70,7 @@ def resolve(
 
     Training remembers its choices there; whoever only uses a run leaves it as it is.
     """
+    limit_kernel_cache()
     target = pick_device(device)
     earlier = _read(stored) if stored is not None else None
     if earlier is not None and earlier.device == target.type:
@@ -162,6 +163,16 @@ def _seconds(work: Callable[[], object]) -> float:
         work()
         best = min(best, time.perf_counter() - started)
     return best
+
+
+def limit_kernel_cache() -> None:
+    """Let oneDNN keep few of the kernels it makes: it makes one for each shape, and holds its buffers with it.
+
+    Batches come in ever new shapes, so that of the 1024 it would keep most are never used again: training would grow
+    to several times its size. Whoever has set these variables knows better. Works until the first product.
+    """
+    for name in ("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "LRU_CACHE_CAPACITY"):
+        os.environ.setdefault(name, "16")
 
 
 def tune_allocator() -> None:

@@ -7,7 +7,6 @@ from typing import Any, Literal
 from translate.config.settings import (
     Config,
     CorpusConfig,
-    RnnDecoderConfig,
     RnnEncoderConfig,
     TokenizerConfig,
     TrainConfig,
@@ -162,9 +161,6 @@ def _model_conflicts(config: Config) -> Iterator[Conflict]:
     if isinstance(encoder, RnnEncoderConfig) and encoder.bidirectional and encoder.width % 2:
         problem = f"found {encoder.width}, expected an even width, half for each direction"
         yield Conflict(("model.encoder.width", "model.encoder.bidirectional"), problem)
-    if isinstance(decoder, RnnDecoderConfig) and decoder.attention.score == "none" and decoder.input_feeding:
-        problem = "found true, expected false: without attention there is nothing to feed"
-        yield Conflict(("model.decoder.input_feeding", "model.decoder.attention.score"), problem)
 
 
 def _position_conflicts(config: Config) -> Iterator[Conflict]:

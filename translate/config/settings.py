@@ -63,9 +63,9 @@ class CleaningConfig(Section):
     """Longest side kept, in tokenizer pieces."""
     max_ratio: Annotated[float, Field(ge=1.0)] = 9.0
     """Largest quotient of the two lengths in pieces; sides of up to ten pieces are not judged."""
-    duplicates: bool = False
+    keep_duplicates: bool = False
     """Keep repeated pairs; false keeps the first of each."""
-    identical: bool = True
+    keep_identical: bool = True
     """Keep pairs whose two sides are the same text."""
 
 
@@ -176,7 +176,7 @@ class RnnDecoderConfig(Section):
     embedding: Width | None = None
     """Width of the word vectors; by default `width`."""
     input_feeding: bool = True
-    """Give the attentional vector of one step to the next step's input."""
+    """Give the attentional vector of one step to the next step's input; without attention there is none to give."""
     dropout: Fraction = 0.2
     """Dropout on word vectors, between layers and on the features."""
     attention: AttentionConfig = AttentionConfig()

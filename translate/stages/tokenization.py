@@ -33,10 +33,10 @@ from translate.text.encoded import (
     LINES_AT_ONCE,
     SplitWriter,
     described_files,
+    encode_pairs,
     intact,
     read_manifest,
 )
-from translate.text.encoding import encode_pairs
 from translate.text.fingerprint import identities, inputs_digest, ready_models, refuse_overlap, split_corpora
 from translate.text.lines import line_bytes, shown
 from translate.text.tokenizer import Side, Tokenizer, normalize, train_tokenizer

@@ -88,12 +88,12 @@ class Cleaner:
         """The reason to drop a pair that its normalised text gives, or None."""
         if not src or not tgt:
             return Reason.EMPTY
-        if src == tgt and not self.config.identical:
+        if src == tgt and not self.config.keep_identical:
             return Reason.IDENTICAL
         key = pair_key(src, tgt)
         if key in self.watched:
             self.found.add(key)
-        if not self.config.duplicates:
+        if not self.config.keep_duplicates:
             if key in self.seen:
                 return Reason.DUPLICATE
             self.seen.add(key)

@@ -282,10 +282,12 @@ def _read_hub(corpus: CorpusConfig, scratch: Path | None) -> Iterator[Pair]:
 
 def _load_hub(corpus: CorpusConfig, scratch: Path | None) -> Any:
     import datasets
+    import huggingface_hub
 
     name = _hub_name(corpus)
     datasets.disable_progress_bars()
     datasets.logging.set_verbosity_error()
+    huggingface_hub.logging.set_verbosity_error()  # it would tell each of its attempts
     try:
         loaded = datasets.load_dataset(
             name,

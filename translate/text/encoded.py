@@ -17,6 +17,8 @@ import numpy as np
 from translate.errors import DataError, MissingInputError
 from translate.run import RunDirectory, digest_bytes, digest_file
 from translate.text.arrays import Ids, Integers, Sequences, SequenceWriter, id_type, mapped
+from translate.text.cleaning import Account, Cleaner
+from translate.text.corpus import Pair
 from translate.text.tokenizer import EOS, Side, Tokenizer
 
 LAYOUT = 1
@@ -174,6 +176,30 @@ class SplitWriter:
     def __exit__(self, *_: object) -> None:
         for writer in (self.src, self.tgt, *self.texts):
             writer.spool.close()
+
+
+def encode_pairs(
+    pairs: list[Pair], tokenizer: Tokenizer, cleaner: Cleaner | None, account: Account
+) -> list[EncodedPair]:
+    """The pairs that are kept (without a cleaner all of them), normalised and encoded; the account counts the rest."""
+    account.read += len(pairs)
+    judged: list[tuple[Pair, str, str]] = []
+    for pair in pairs:
+        src, tgt = tokenizer.normalize(pair.src), tokenizer.normalize(pair.tgt)
+        if cleaner and (reason := cleaner.judge_text(src, tgt)):
+            account.drop(pair, reason)
+        else:
+            judged.append((pair, src, tgt))
+    src_ids = tokenizer.encode_normalized("src", [src for _, src, _ in judged])
+    tgt_ids = tokenizer.encode_normalized("tgt", [tgt for _, _, tgt in judged])
+    rows: list[EncodedPair] = []
+    for (pair, src, tgt), s, t in zip(judged, src_ids, tgt_ids, strict=True):
+        if cleaner and (reason := cleaner.judge_lengths(len(s), len(t))):
+            account.drop(pair, reason)
+        else:
+            account.kept += 1
+            rows.append(EncodedPair(s, t, (src, tgt)))
+    return rows
 
 
 def read_manifest(run: RunDirectory) -> dict[str, Any] | None:
