@@ -171,12 +171,12 @@ def test_sigkill_in_every_durable_write(config: Config, corpus: Path, whole: Pat
 
 
 def test_sigkill_at_random_moments_again_and_again(config: Config, corpus: Path, whole: Path, tmp_path: Path) -> None:
-    draw = random.Random(5)
-    root = tmp_path / "run"
-
+    draw, root, started = random.Random(5), tmp_path / "run", time.monotonic()
+    assert train_in_child(config, tmp_path / "timed") == 0
+    whole_run = time.monotonic() - started
     deaths = 0
     for _ in range(40):
-        delay = draw.uniform(0.05, 0.6)
+        delay = draw.uniform(0.1, 0.7) * whole_run
 
         def shoot(seconds: float = delay) -> None:
             signal.signal(signal.SIGALRM, die)
