@@ -3,13 +3,10 @@
 import contextlib
 import json
 import os
-import signal
 import sys
-import threading
 import traceback
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from types import FrameType
 from typing import Annotated, Any
 
 import typer
@@ -21,9 +18,7 @@ from translate.config.writer import as_schema, dump_config
 from translate.errors import (
     EXIT_PIPE,
     EXIT_SIGINT,
-    EXIT_SIGTERM,
     ConfigError,
-    Interrupted,
     MissingInputError,
     OutputError,
     UsageError,
@@ -31,6 +26,7 @@ from translate.errors import (
     explain,
 )
 from translate.run import RunDirectory
+from translate.training.signals import terminable
 
 PIPELINE, RESULTS, SETTINGS = "From text to a model", "From a model to results", "Settings"
 
@@ -68,7 +64,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     debug = "--debug" in arguments
     try:
         _refuse_unclear(arguments)
-        with _terminable():
+        with terminable():
             code = app(args=[a for a in arguments if a != "--debug"], prog_name="translate", standalone_mode=False)
         if sys.stdout is not None:
             sys.stdout.flush()
@@ -104,23 +100,6 @@ def _refuse_unclear(arguments: Sequence[str]) -> None:
         if (value if equals else following) == "":
             raise UsageError(f"{name}: is empty, expected a value")
         seen.add(name)
-
-
-@contextlib.contextmanager
-def _terminable() -> Iterator[None]:
-    """Let SIGTERM end a command the way an exception does, so that nothing half-written stays behind."""
-
-    def stop(number: int, frame: FrameType | None) -> None:
-        raise Interrupted(EXIT_SIGTERM, "stopped by SIGTERM")
-
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    previous = signal.signal(signal.SIGTERM, stop)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, previous)
 
 
 def _say(text: str) -> None:

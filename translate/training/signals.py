@@ -1,7 +1,13 @@
-"""SIGTERM and SIGINT: asked to stop, training saves and leaves; asked twice, it leaves at once."""
+"""SIGTERM and SIGINT: asked to stop, training saves and leaves; asked twice, it leaves at once.
 
+Other commands end where they are, as by an exception, so that nothing half-written stays behind.
+"""
+
+import contextlib
 import os
 import signal
+import threading
+from collections.abc import Iterator
 from types import FrameType, TracebackType
 from typing import Self
 
@@ -37,3 +43,20 @@ class Signals:
         if self.received is not None:
             number = signal.Signals(self.received)
             raise Interrupted(CODES[number], f"stopped by {NAMES[number]}; the same command goes on from here")
+
+
+@contextlib.contextmanager
+def terminable() -> Iterator[None]:
+    """Let SIGTERM end a command the way an exception does, so that nothing half-written stays behind."""
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        raise Interrupted(EXIT_SIGTERM, "stopped by SIGTERM")
+
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    previous = signal.signal(signal.SIGTERM, stop)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, previous)
