@@ -7,7 +7,8 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin
 from pydantic import TypeAdapter, ValidationError
 from pydantic.fields import FieldInfo
 
-from translate.config.settings import FILE, Config, Section
+from translate.config.section import FILE, Section
+from translate.config.settings import Config
 
 
 def sections_at(field: FieldInfo) -> dict[str, type[Section]]:

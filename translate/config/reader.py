@@ -11,7 +11,8 @@ from typing import NamedTuple
 
 from translate.config.fields import all_keys, sections_at, takes_text
 from translate.config.rules import conflicts
-from translate.config.settings import Config, Section
+from translate.config.section import Section
+from translate.config.settings import Config
 from translate.config.strict_yaml import Items, Mapping, Node, Scalar, Source, parse_value, read_file, resolve
 from translate.config.values import Values, kind_of, shown
 from translate.errors import ConfigError, MissingInputError, UsageError

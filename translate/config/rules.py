@@ -4,15 +4,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from translate.config.settings import (
-    Config,
-    CorpusConfig,
-    RnnEncoderConfig,
-    TokenizerConfig,
-    TrainConfig,
-    TransformerEncoderConfig,
-    embedding_width,
-)
+from translate.config.architectures import RnnEncoderConfig, TransformerEncoderConfig, embedding_width
+from translate.config.settings import Config, CorpusConfig, TokenizerConfig, TrainConfig
 
 ChangeKind = Literal["free", "warned", "refused"]
 

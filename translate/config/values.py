@@ -19,7 +19,8 @@ from translate.config.fields import (
     takes_integral,
     takes_text,
 )
-from translate.config.settings import Config, CorpusConfig, Section
+from translate.config.section import Section
+from translate.config.settings import Config, CorpusConfig
 from translate.config.strict_yaml import Ambiguous, Items, Mapping, Node, Scalar, resolve
 
 

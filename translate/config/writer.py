@@ -10,7 +10,8 @@ from typing import Any
 from pydantic.fields import FieldInfo
 
 from translate.config.fields import default_kind, expected, item_section, sections_at
-from translate.config.settings import Config, Section
+from translate.config.section import Section
+from translate.config.settings import Config
 from translate.config.strict_yaml import Scalar, Source, resolve
 
 _SAFE = re.compile(r"[A-Za-z0-9_./][A-Za-z0-9_./+-]*")
