@@ -7,6 +7,7 @@ has changed, and that nothing new was left behind but the run directory a comman
 import gzip
 import io
 import json
+import os
 import pickle
 import shlex
 import shutil
@@ -20,7 +21,8 @@ import torch
 
 from tests.tiny import tiny_corpus
 from translate.__main__ import main
-from translate.run import RunDirectory, digest_file
+from translate.durable import digest_file
+from translate.run import RunDirectory
 
 CONFIG = """\
 device: cpu
@@ -59,6 +61,8 @@ CHECK = "config check --config bad.yaml"
 TRAIN = "train --config c.yaml"
 GO_ON = f"{TRAIN} --set train.max_steps=9"
 DECODE = "decode --run runs/c --input corpus/test.src --output out.txt"
+GOLD = "eval --run runs/c --gold-alignments gold"
+LINK = "inspect alignments --run runs/c --source corpus/test.src"
 
 Damage = Callable[[Path], object]
 
@@ -207,7 +211,29 @@ CONFIG_CASES = [
         "model.encoder.dropout: found 1, expected a number, at least 0, below 1"),
     bad("heads that do not divide", MINIMAL + STOP + "model: {encoder: {heads: 3}}\n",
         "model.encoder.heads: found 3, expected a divisor of width 256"),
-    bad("unknown kind", MINIMAL + STOP + "model: {encoder: {kind: conv}}\n", "found conv, expected one of rnn, tra"),
+    bad("unknown kind", MINIMAL + STOP + "model: {encoder: {kind: cnn}}\n", "found cnn, expected one of rnn, conv, t"),
+    bad("unknown score", MINIMAL + STOP + "model: {decoder: {attention: {score: bilinear}}}\n",
+        "bad.yaml:3: model.decoder.attention.score: found bilinear, expected one of none, dot, scaled_dot, general"),
+    bad("way to attend of another kind", MINIMAL + STOP + "model: {decoder: {attention: {placement: before}}}\n",
+        "model.decoder.attention.placement: a setting of kind rnn, but the kind is transformer"),
+    bad("Transformer without attention", MINIMAL + STOP + "model: {decoder: {attention: {score: none}}}\n",
+        "bad.yaml:3: model.decoder.attention.score: found none, but a Transformer decoder knows the source by"),
+    bad("shape of no attention",
+        MINIMAL + STOP + "model: {decoder: {kind: rnn, attention: {score: none, coverage: true}}, tie: none}\n",
+        "model.decoder.attention.coverage: found true, but model.decoder.attention.score is none: there is no atten"),
+    bad("choice of one state for every feature",
+        MINIMAL + STOP + "model: {decoder: {attention: {selection: hard, features: multi_dimensional}}}\n",
+        "model.decoder.attention.selection: found hard, which chooses one state, but multi_dimensional features"),
+    bad("attention heads that do not divide",
+        MINIMAL + STOP + "model: {decoder: {kind: conv, attention: {heads: 3}}}\n",
+        "model.decoder.attention.heads: found 3, expected a divisor of width 256"),
+    bad("window without a middle", MINIMAL + STOP + "model: {encoder: {kind: conv, kernel: 4}}\n",
+        "model.encoder.kernel: found 4, expected an odd number"),
+    bad("more pieces than locations",
+        MINIMAL + STOP + "model: {decoder: {attention: {score: location, max_positions: 99}}}\n",
+        "found 256, expected less than model.decoder.attention.max_positions (99): the score is location"),
+    bad("no temperature", MINIMAL + STOP + "model: {decoder: {attention: {selection: gumbel, temperature: 0}}}\n",
+        "model.decoder.attention.temperature: found 0, expected a number, above 0"),
     bad("setting of another kind", MINIMAL + STOP + "model: {encoder: {kind: rnn, heads: 2}, tie: none}\n",
         "model.encoder.heads: a setting of kind transformer, but the kind is rnn"),
     bad("two vocabularies in one matrix", MINIMAL + STOP + "tokenizer: {joint: false}\n",
@@ -250,6 +276,7 @@ COMMAND_LINE_CASES = [
     Case("nothing to decode with", "decode", 64, "--run DIR is missing"),
     Case("source without reference", "eval --run runs/c --source corpus/test.src", 64, "go together"),
     Case("no sentence", "inspect attention --run runs/c", 64, "Missing argument 'SENTENCE'"),
+    Case("no file to align", "inspect alignments --run runs/c", 64, "Missing option '--source'"),
     Case("override of what was trained", f"{DECODE} --set model.encoder.layers=3", 78,
          "model.encoder.layers belongs to the trained model", trained=True),
     Case("no hypothesis", f"{DECODE} --beam 0", 78,
@@ -380,6 +407,28 @@ OUTPUT_CASES = [
     damaged("reference is not there", intact, "none.txt", 66,
             "eval --run runs/c --source corpus/test.src --reference none.txt"),
     damaged("empty sentence", intact, "the sentence is blank", 65, "inspect attention --run runs/c ' '"),
+    damaged("gold links for fewer sentences", replaced("gold", "0-0\n"),
+            "gold: has 1 lines for 9 sentence pairs, expected a line for each", 65, GOLD),
+    damaged("gold links in another format", replaced("gold", "0-0\n1:1\n" + 7 * "\n"),
+            "gold:2: found '1:1', expected links such as 0-1", 65, GOLD),
+    damaged("gold links to words that are not there", replaced("gold", "0-0\n\n9-0\n" + 6 * "\n"),
+            "gold:3: the link 9-0 goes beyond the source", 65, GOLD),
+    damaged("gold links that are all possible", replaced("gold", "0?0\n" + 8 * "\n"), "has no sure link", 65, GOLD),
+    damaged("gold links that are not there", intact, "gold: cannot be read", 66, GOLD),
+    damaged("alignments over the input", intact, "is the input as well; give --alignments another name", 64,
+            f"{DECODE} --alignments corpus/test.src"),
+    damaged("alignments over the output", intact, "is the output as well", 64, f"{DECODE} --alignments out.txt"),
+    damaged("alignments into a directory", intact, "corpus: is a directory", 73, f"{DECODE} --alignments corpus"),
+    damaged("alignments into a pipe", lambda here: os.mkfifo(here / "pipe"), "pipe: is no regular file", 73,
+            f"{DECODE} --alignments pipe"),
+    damaged("nothing to align", intact, "none.txt: cannot be read", 66,
+            "inspect alignments --run runs/c --source none.txt"),
+    damaged("files of different length to align", intact, "corpus/test.src has 9 lines and corpus/valid.tgt has 12", 65,
+            f"{LINK} --target corpus/valid.tgt --output out.txt"),
+    damaged("links over their source", intact, "corpus/test.src: is the input as well", 64,
+            f"{LINK} --output corpus/test.src"),
+    damaged("links over their target", intact, "corpus/test.tgt: is the input as well", 64,
+            f"{LINK} --target corpus/test.tgt --output corpus/test.tgt"),
 ]  # fmt: skip
 
 CASES = {
@@ -540,4 +589,11 @@ def test_a_trained_run_does_what_these_rows_forbid_others(
     assert Path("out.txt").read_bytes().count(b"\n") == 9
     assert main(["eval", "--run", "runs/c"]) == 0
     assert "BLEU = " in capsys.readouterr().out
+    Path("gold").write_text("0-0 1?1\n" * 9, encoding="utf-8")
+    assert main(shlex.split(GOLD)) == 0
+    assert "AER = " in capsys.readouterr().out
+    assert main(shlex.split(f"{DECODE} --alignments links")) == 0
+    assert Path("links").read_bytes().count(b"\n") == 9
+    assert main(shlex.split("inspect alignments --run runs/c --source corpus/test.src --target corpus/test.tgt")) == 0
+    assert capsys.readouterr().out.count("\n") == 9
     assert json.loads((trained / "checkpoints.json").read_text())["last"] == 4

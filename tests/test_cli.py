@@ -15,17 +15,18 @@ from typing import Any
 import pytest
 
 import translate
+import translate.stages.aligning
 import translate.stages.decoding
 import translate.stages.evaluation
 import translate.stages.tokenization
 import translate.stages.training
 from translate.__main__ import main
-from translate.cli import _refuse_unclear
 from translate.config import Config
 from translate.config.reader import load_config
 from translate.config.writer import dump_config
 from translate.errors import ConfigError, DataError, Interrupted, TranslateError, TryAgainError, escaped, explain
 from translate.run import RunDirectory
+from translate.stages.settings import refuse_unclear
 
 CONFIG = """\
 data:
@@ -40,6 +41,8 @@ COMMANDS = [
     "eval",
     "decode",
     "inspect attention",
+    "inspect steps",
+    "inspect alignments",
     "config show",
     "config check",
     "config schema",
@@ -86,6 +89,7 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> Calls:
     monkeypatch.setattr(translate.stages.training, "train", found.stage("train"))
     monkeypatch.setattr(translate.stages.evaluation, "evaluate", found.stage("eval"))
     monkeypatch.setattr(translate.stages.decoding, "decode", found.stage("decode"))
+    monkeypatch.setattr(translate.stages.aligning, "inspect_alignments", found.stage("alignments"))
     return found
 
 
@@ -126,7 +130,17 @@ def test_version(capsys: pytest.CaptureFixture[str]) -> None:
     assert capsys.readouterr().out == f"translate {translate.__version__}\n"
 
 
-@pytest.mark.parametrize("arguments", [["--help"], ["decode", "--help"], ["--version"], ["config", "schema"]])
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["--help"],
+        ["decode", "--help"],
+        ["inspect", "--help"],
+        ["inspect", "steps", "--example"],
+        ["--version"],
+        ["config", "schema"],
+    ],
+)
 def test_what_needs_no_model_imports_no_torch(arguments: list[str]) -> None:
     code = (
         "import sys; from translate.__main__ import main; code = main(sys.argv[1:]); "
@@ -171,9 +185,11 @@ def test_training_goes_on_from_the_run_alone(calls: Calls, here: Path) -> None:
 @pytest.mark.parametrize("place", [["--run", "runs/c"], ["--config", "c.yaml"]])
 def test_decode(place: list[str], calls: Calls, here: Path, capsys: pytest.CaptureFixture[str]) -> None:
     options = "--input in.txt --output out.txt --beam 7 --n-best 3 --length-penalty -0.5 --max-length 50 --batch-size 2"
+    options += " --alignments links.txt"
     assert main(["decode", *place, *options.split(), "--weights", "ema", "--scores", "--set", "device=cpu"]) == 0
-    run, source, target, config, scores = calls.seen[-1][1]
+    run, source, target, config, scores, alignments = calls.seen[-1][1]
     assert (run.root, source, target, scores) == (Path("runs/c"), Path("in.txt"), Path("out.txt"), True)
+    assert alignments == Path("links.txt")
     assert config.decode.model_dump() == {
         **{"beam": 7, "n_best": 3, "length_penalty": -0.5, "max_length": 50, "batch_size": 2, "weights": "ema"}
     }
@@ -185,21 +201,36 @@ def test_decode(place: list[str], calls: Calls, here: Path, capsys: pytest.Captu
 
 def test_decode_filters_standard_input(calls: Calls, here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert main(["decode", "--run", "runs/c"]) == 0
-    _, source, target, config, scores = calls.seen[-1][1]
+    _, source, target, config, scores, alignments = calls.seen[-1][1]
     assert (source, target) == (sys.stdin.buffer, sys.stdout.buffer)
     assert not scores
+    assert alignments is None
     assert config == load_config(here / "c.yaml")
 
 
 def test_eval(calls: Calls, here: Path) -> None:
     arguments = "eval --run runs/c --split valid --weights last --beam 1 --lowercase --tokenize intl"
     assert main(arguments.split()) == 0
-    run, config, split, source, reference = calls.seen[-1][1]
-    assert (run.root, split, source, reference) == (Path("runs/c"), "valid", None, None)
+    run, config, split, source, reference, gold = calls.seen[-1][1]
+    assert (run.root, split, source, reference, gold) == (Path("runs/c"), "valid", None, None, None)
     assert (config.decode.weights, config.decode.beam) == ("last", 1)
     assert (config.evaluate.lowercase, config.evaluate.tokenize) == (True, "intl")
-    assert main(["eval", "--config", "c.yaml", "--source", "a.de", "--reference", "a.en"]) == 0
-    assert calls.seen[-1][1][3:] == (Path("a.de"), Path("a.en"))
+    arguments = "eval --config c.yaml --source a.de --reference a.en --gold-alignments a.align"
+    assert main(arguments.split()) == 0
+    assert calls.seen[-1][1][3:] == (Path("a.de"), Path("a.en"), Path("a.align"))
+
+
+def test_inspect_alignments(calls: Calls, here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    arguments = "inspect alignments --run runs/c --source a.de --target a.en --output a.links --weights last --beam 2"
+    assert main(arguments.split()) == 0
+    run, source, target, output, config = calls.seen[-1][1]
+    assert (run.root, source, target, output) == (Path("runs/c"), Path("a.de"), Path("a.en"), Path("a.links"))
+    assert (config.decode.weights, config.decode.beam) == ("last", 2)
+    out, err = capsys.readouterr()
+    assert out == "", "standard output is for links"
+    assert err.startswith("alignments done\n")
+    assert main(["inspect", "alignments", "--config", "c.yaml", "--source", "a.de"]) == 0
+    assert calls.seen[-1][1][2:4] == (None, sys.stdout.buffer)
 
 
 def test_a_config_file_says_how_to_translate_but_not_what_was_trained(calls: Calls, here: Path) -> None:
@@ -277,6 +308,7 @@ def test_whatever_goes_wrong_is_one_message(
         ("decode --run runs/c extra", "unexpected extra argument"),
         ("config", "Missing command (see: translate config --help)"),
         ("inspect attention --run runs/c", "Missing argument 'SENTENCE'"),
+        ("inspect alignments --run runs/c", "Missing option '--source'"),
     ],
 )
 def test_wrong_usage(
@@ -291,7 +323,7 @@ def test_wrong_usage(
 
 
 def test_set_may_be_repeated_and_what_follows_two_dashes_is_text() -> None:
-    _refuse_unclear(["train", "--set", "a=1", "--set", "b=2", "--", "--run", "--run", ""])
+    refuse_unclear(["train", "--set", "a=1", "--set", "b=2", "--", "--run", "--run", ""])
 
 
 def test_debug_shows_where(calls: Calls, here: Path, capsys: pytest.CaptureFixture[str]) -> None:

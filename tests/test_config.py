@@ -1,12 +1,23 @@
 """Configs: reading, inheriting, overriding, every kind of problem, and what may change when a run goes on."""
 
 from pathlib import Path
+from typing import Any, get_args
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from translate.config import Config, CorpusConfig, RnnEncoderConfig, TransformerEncoderConfig
+from translate.config import (
+    Config,
+    ConvAttentionConfig,
+    ConvDecoderConfig,
+    ConvEncoderConfig,
+    CorpusConfig,
+    RnnAttentionConfig,
+    RnnDecoderConfig,
+    RnnEncoderConfig,
+    TransformerEncoderConfig,
+)
 from translate.config.fields import all_keys, expected
 from translate.config.reader import load_config, run_path
 from translate.config.rules import CHANGES, change_kind, conflicts, differences, flatten
@@ -72,13 +83,21 @@ def test_reference_holds_the_defaults() -> None:
     assert reference == plain
 
 
-def test_other_kinds_in_the_reference_can_be_uncommented(tmp_path: Path) -> None:
+OTHER_KINDS = {
+    "encoder": [RnnEncoderConfig(), ConvEncoderConfig()],
+    "decoder": [RnnDecoderConfig(), ConvDecoderConfig()],
+}
+
+
+@pytest.mark.parametrize(("side", "number"), [("encoder", 0), ("encoder", 1), ("decoder", 0), ("decoder", 1)])
+def test_other_kinds_in_the_reference_can_be_uncommented(side: str, number: int, tmp_path: Path) -> None:
+    """Each block of comments that begins with a side and goes on with what is indented under it."""
     lines = reference_text().split("\n")
-    start = lines.index("  # encoder:")
-    end = next(at for at in range(start, len(lines)) if not lines[at].startswith("  # "))
-    block = "\n".join(line.replace("# ", "", 1) for line in lines[start:end] if not line.startswith("  # Writes"))
-    config = load(tmp_path, f"{STOP}model:\n  tie: decoder\n{block}\n")
-    assert config.model.encoder == RnnEncoderConfig()
+    start = [at for at, line in enumerate(lines) if line == f"  # {side}:"][number]
+    end = next(at for at in range(start + 1, len(lines)) if not lines[at].startswith("  #   "))
+    block = "\n".join(line.replace("# ", "", 1) for line in lines[start:end])
+    config = load(tmp_path, f"{STOP}model:\n  tie: none\n{block}\n")
+    assert getattr(config.model, side) == OTHER_KINDS[side][number]
 
 
 # --- where files are
@@ -291,9 +310,17 @@ def test_every_key_that_is_no_text_says_what_it_expects(tmp_path: Path) -> None:
         ("_target_: os.system\n", "_target_: unknown key; the keys here are name, seed, device, data"),
         ("defaults: [a]\n", "defaults: unknown key"),
         ("include: a.yaml\n", "include: unknown key"),
-        ("model: {decoder: {kind: rnn, attention: {scope: all}}}\n", "model.decoder.attention.scope: unknown key"),
-        ("model: {encoder: {kind: conv}}\n", "model.encoder.kind: found conv, expected one of rnn, transformer"),
+        ("model: {decoder: {kind: rnn, attention: {scop: local_m}}}\n",
+         "model.decoder.attention.scop: unknown key (did you mean scope?)"),
+        ("model: {decoder: {kind: rnn, attention: {scope: all}}}\n",
+         "model.decoder.attention.scope: found all, expected one of global, local_m, local_p"),
+        ("model: {encoder: {kind: cnn}}\n", "model.encoder.kind: found cnn, expected one of rnn, conv, transformer"),
         ("model: {encoder: {kind: rnn, heads: 2}}\n", "model.encoder.heads: a setting of kind transformer, but the"),
+        ("model: {decoder: {kind: rnn, kernel: 2}}\n", "model.decoder.kernel: a setting of kind conv, but the kind"),
+        ("model: {decoder: {kind: conv, attention: {placement: before}}}\n",
+         "model.decoder.attention.placement: a setting of kind rnn, but the kind is conv: remove it, or describe"),
+        ("model: {decoder: {attention: {heads: 2}}}\n",
+         "model.decoder.attention.heads: a setting of kind rnn, but the kind is transformer: remove it"),
     ],
 )  # fmt: skip
 def test_unknown_keys(text: str, message: str, tmp_path: Path) -> None:
@@ -393,6 +420,67 @@ def test_a_page_of_problems_is_cut(tmp_path: Path) -> None:
             "decode.max_length",
             "found 2000, expected less than model.decoder.max_positions (1024)",
         ),
+        (
+            "model.encoder.kind=conv model.encoder.kernel=4",
+            "model.encoder.kernel",
+            "found 4, expected an odd number: as many pieces before as after",
+        ),
+        (
+            "model.encoder.kind=conv model.encoder.embedding=63",
+            "model.encoder.embedding",
+            "found 63, expected an even width for sinusoidal positions",
+        ),
+        (
+            "model.decoder.kind=conv model.decoder.width=63",
+            "model.decoder.width",
+            "found 63, expected an even width for sinusoidal positions",
+        ),
+        (
+            "model.encoder.kind=conv model.encoder.positions=learned model.encoder.max_positions=256",
+            "data.cleaning.max_length",
+            "found 256, expected less than model.encoder.max_positions (256): positions are learned",
+        ),
+        (
+            "model.decoder.kind=rnn model.decoder.attention.heads=3",
+            "model.decoder.attention.heads",
+            "found 3, expected a divisor of width 512",
+        ),
+        (
+            "model.decoder.kind=conv model.decoder.attention.heads=3",
+            "model.decoder.attention.heads",
+            "found 3, expected a divisor of width 256",
+        ),
+        (
+            "model.decoder.attention.score=none",
+            "model.decoder.attention.score",
+            "found none, but a Transformer decoder knows the source by attention only: choose another score",
+        ),
+        (
+            "model.decoder.kind=conv model.decoder.attention.score=none model.decoder.attention.coverage=true",
+            "model.decoder.attention.coverage",
+            "found true, but model.decoder.attention.score is none: there is no attention to shape",
+        ),
+        (
+            "model.decoder.kind=rnn model.decoder.attention.score=none model.decoder.attention.placement=before",
+            "model.decoder.attention.placement",
+            "found before, but model.decoder.attention.score is none: there is no attention to shape",
+        ),
+        (
+            "model.decoder.attention.selection=hard model.decoder.attention.features=multi_dimensional",
+            "model.decoder.attention.selection",
+            "found hard, which chooses one state, but multi_dimensional features share them all",
+        ),
+        (
+            "model.decoder.kind=rnn model.decoder.attention.selection=gumbel "
+            "model.decoder.attention.features=multi_dimensional",
+            "model.decoder.attention.selection",
+            "found gumbel, which chooses one state, but multi_dimensional features share them all",
+        ),
+        (
+            "model.decoder.attention.score=location model.decoder.attention.max_positions=256",
+            "data.cleaning.max_length",
+            "found 256, expected less than model.decoder.attention.max_positions (256): the score is location",
+        ),
         ("decode.weights=ema", "decode.weights", "found ema, which needs train.ema above 0"),
         ("decode.weights=average", "decode.weights", "found average, which needs train.average above 0"),
         ("decode.n_best=6", "decode.n_best", "found 6, expected at most decode.beam (5)"),
@@ -405,6 +493,21 @@ def test_settings_that_do_not_go_together(overrides: str, key: str, message: str
     assert message in found[0]
 
 
+@pytest.mark.parametrize("kind", ["rnn", "conv"])
+def test_without_attention_every_choice_about_it_is_refused(kind: str, tmp_path: Path) -> None:
+    """Whatever there is to choose, and nothing where nothing was chosen."""
+    score = [f"model.decoder.kind={kind}", "model.decoder.attention.score=none", "model.tie=none"]
+    assert load(tmp_path, STOP, *score).model.decoder.attention.score == "none"
+    section: RnnAttentionConfig | ConvAttentionConfig = RnnAttentionConfig() if kind == "rnn" else ConvAttentionConfig()
+    for name, default in section:
+        if name == "score":
+            continue
+        choices = get_args(type(section).model_fields[name].annotation)
+        other = choices[1] if choices else "true" if default is False else default + 1
+        found = problems(tmp_path, STOP, *score, f"model.decoder.attention.{name}={other}")
+        assert [line for line in found if f"{name}: found {other}, but model.decoder.attention.score is none" in line]
+
+
 def test_conflicts_name_keys_that_exist() -> None:
     keys = all_keys()
     bad = Config.model_validate(
@@ -414,14 +517,19 @@ def test_conflicts_name_keys_that_exist() -> None:
             "tokenizer": {"model": "a", "src_model": "b"},
             "model": {
                 "encoder": {"kind": "rnn", "width": 3, "embedding": 5},
-                "decoder": {"kind": "rnn", "embedding": 7, "attention": {"score": "none"}},
+                "decoder": {
+                    "kind": "rnn",
+                    "embedding": 7,
+                    "width": 9,
+                    "attention": {"score": "none", "heads": 2, "selection": "hard", "features": "multi_dimensional"},
+                },
             },
             "train": {"schedule": "linear", "average": 9, "validate_sentences": 0, "batch_tokens": 9999},
             "decode": {"n_best": 6},
         }
     )
     found = list(conflicts(bad))
-    assert len(found) > 12
+    assert len(found) > 16
     for conflict in found:
         for key in conflict.keys:
             assert any(f"{known}.".startswith(f"{key}.".replace(".0.", ".N.")) for known in keys), key
@@ -515,6 +623,20 @@ def test_schema_describes_every_key() -> None:
     assert {"extends", *Config.model_fields} == set(schema["properties"])
     train = schema["$defs"]["TrainConfig"]["properties"]
     assert train["lr"]["description"].startswith("Peak learning rate")
+    for name, section in schema["$defs"].items():
+        for key, field in section["properties"].items():
+            assert field.get("description"), f"{name}.{key}"
+
+
+def test_schema_knows_every_way_to_attend_where_it_can_be_chosen() -> None:
+    """A Transformer's heads are the decoder's, and only a recurrent decoder attends before or after a step."""
+    sections: dict[str, Any] = as_schema()["$defs"]
+    of_all = {"score", "scope", "window", "selection", "entropy_weight", "temperature", "normalizer", "features"}
+    of_all |= {"coverage", "coverage_weight", "max_positions"}
+    assert set(sections["CrossAttentionConfig"]["properties"]) == of_all
+    assert set(sections["ConvAttentionConfig"]["properties"]) == of_all | {"heads"}
+    assert set(sections["RnnAttentionConfig"]["properties"]) == of_all | {"heads", "placement"}
+    assert len(sections["RnnAttentionConfig"]["properties"]["score"]["enum"]) == 10
 
 
 # --- going on

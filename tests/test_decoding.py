@@ -1,3 +1,4 @@
+import contextlib
 import gzip
 import io
 import os
@@ -10,12 +11,17 @@ import pytest
 import torch
 
 from tests.stub_model import POISON, StubDecoder, StubEncoder, stub_model
+from tests.test_alignment import untrained
+from tests.test_tokenizer import SRC, learnt
 from tests.test_translator import LETTERS, Letters
 from tests.tiny import tiny_config
-from translate.config import Config
+from translate.config import Config, ModelConfig, RnnAttentionConfig, RnnDecoderConfig, RnnEncoderConfig
+from translate.decoding.aligner import Aligner
 from translate.decoding.scorer import Scorer
 from translate.decoding.translator import Translator
+from translate.durable import durable_file
 from translate.errors import DataError, MissingInputError, OutputError, StorageError, UsageError
+from translate.evaluation.alignment import pharaoh
 from translate.models.seq2seq import Seq2Seq
 from translate.run import RunDirectory
 from translate.stages import decoding
@@ -243,3 +249,126 @@ def test_memory_is_that_of_a_window(fake: FakeRun) -> None:
 def test_weights_are_those_of_the_setting(fake: FakeRun) -> None:
     decode(fake.directory, io.BytesIO(b"a\n"), io.BytesIO(), fake.decode(weights="average"))
     assert fake.asked == ["average"]
+
+
+# --- alignments
+
+
+@pytest.fixture
+def looking(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> LoadedModel:
+    """A run's model with attention and random weights."""
+    tokenizer = learnt(vocab_size=300)
+    model, part = untrained("rnn", tokenizer)
+    loaded = LoadedModel(model, tokenizer, tiny_config(tmp_path).model_copy(update={"model": part}), 7, "these")
+    monkeypatch.setattr(decoding, "load_model", lambda *_: loaded)
+    return loaded
+
+
+def searching(loaded: LoadedModel, **settings: Any) -> Config:
+    return loaded.config.model_copy(update={"decode": loaded.config.decode.model_copy(update=settings)})
+
+
+@pytest.mark.parametrize(("beam", "n_best", "scores"), [(1, 1, False), (3, 1, True), (5, 4, False), (5, 5, True)])
+def test_a_line_of_links_for_each_line_of_output(
+    looking: LoadedModel, tmp_path: Path, beam: int, n_best: int, scores: bool
+) -> None:
+    """And the translations are those that come without alignments."""
+    config = searching(looking, beam=beam, n_best=n_best, max_length=5)
+    lines = [*SRC[:9], "", "  ", SRC[9], "\u200b"]
+    run, plain, out, links = RunDirectory(tmp_path / "run"), io.BytesIO(), io.BytesIO(), tmp_path / "new" / "links"
+    decode(run, io.BytesIO(text(lines)), plain, config, scores)
+    report = decode(run, io.BytesIO(text(lines)), out, config, scores, links)
+    assert out.getvalue() == plain.getvalue()
+    assert f"alignments: {links}" in report.summary()
+    found = links.read_text(encoding="utf-8").split("\n")
+    assert len(found) == len(out.getvalue().split(b"\n")) == n_best * len(lines) + 1
+    assert [path.name for path in links.parent.iterdir()] == ["links"]
+    aligner = Aligner(looking.model, looking.tokenizer, looking.config.model.decoder, 64)
+    scorer = Scorer([looking.model])
+    translator = Translator(scorer, looking.tokenizer, config.decode, torch.device("cpu"))
+    best = [(line, each.ids) for line, all in zip(lines, translator.translate(lines), strict=True) for each in all]
+    assert found[:-1] == [pharaoh(each) for each in aligner.own(best)]
+    assert sum(map(bool, found)) > 5
+    assert not any(found[9 * n_best : 11 * n_best]), "blank lines have no links"
+
+
+def test_links_are_written_as_lines_are_translated(
+    looking: LoadedModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """None is kept until the end, and no line waits for the next."""
+    done = asked = 0
+    out, real = io.BytesIO(), durable_file
+
+    @contextlib.contextmanager
+    def counting(path: Path) -> Iterator[Any]:
+        def count(data: bytes) -> None:
+            nonlocal done
+            done += 1
+            write(data)
+
+        with real(path) as write:
+            yield count
+
+    class Conversation(io.RawIOBase):
+        def readable(self) -> bool:
+            return True
+
+        def readinto(self, buffer: Any) -> int:
+            nonlocal asked
+            assert out.getvalue().count(b"\n") == done == asked
+            if asked == 5:
+                return 0
+            asked += 1
+            buffer[:3] = b"ka\n"
+            return 3
+
+    monkeypatch.setattr(decoding, "durable_file", counting)
+    config = searching(looking, batch_size=1)
+    decode(RunDirectory(tmp_path), io.BufferedReader(Conversation()), out, config, False, tmp_path / "links")
+    assert asked == 5
+
+
+@pytest.mark.parametrize("target", ["file", "stream"])
+def test_alignments_are_whole_or_not_there(looking: LoadedModel, tmp_path: Path, target: str) -> None:
+    output, links = tmp_path / "out.txt", tmp_path / "links"
+    output.write_bytes(b"old\n")
+    links.write_bytes(b"0-0\n")
+    bad = io.BytesIO(text(SRC[:20]) + b"h\xffh\n")
+    stream = io.BytesIO()
+    with pytest.raises(DataError, match="standard input:21:"):
+        decode(RunDirectory(tmp_path), bad, output if target == "file" else stream, looking.config, False, links)
+    assert (output.read_bytes(), links.read_bytes()) == (b"old\n", b"0-0\n")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["links", "out.txt"]
+    receiver, sender = os.pipe()
+    os.close(receiver)
+    with pytest.raises(BrokenPipeError), os.fdopen(sender, "wb", buffering=0) as gone:
+        decode(RunDirectory(tmp_path), io.BytesIO(text(SRC[:3])), gone, looking.config, False, links)
+    assert links.read_bytes() == b"0-0\n"
+
+
+def test_where_alignments_cannot_go(looking: LoadedModel, tmp_path: Path) -> None:
+    source = source_file(tmp_path, text(LINES))
+    output, pipe, run = tmp_path / "out.txt", tmp_path / "pipe", RunDirectory(tmp_path)
+    os.mkfifo(pipe)
+    for place, error, message in (
+        (source, UsageError, "is the input as well; give --alignments another name"),
+        (output, UsageError, r"out\.txt: is the output as well; give --alignments another name"),
+        (tmp_path / ".." / tmp_path.name / "out.txt", UsageError, "is the output as well"),
+        (tmp_path, OutputError, "is a directory"),
+        (pipe, OutputError, "pipe: is no regular file"),
+        (source / "links", OutputError, "source.txt/links: cannot be written"),
+    ):
+        with pytest.raises(error, match=message):
+            decode(run, source, output, looking.config, False, place)
+    assert sorted(tmp_path.iterdir()) == [pipe, source]
+    assert pipe.is_fifo()
+
+
+def test_alignments_need_attention(fake: FakeRun, tmp_path: Path) -> None:
+    decoder = RnnDecoderConfig(input_feeding=False, attention=RnnAttentionConfig(score="none"))
+    model = ModelConfig(encoder=RnnEncoderConfig(), decoder=decoder)
+    fake.config = fake.config.model_copy(update={"model": model})
+    out = io.BytesIO()
+    with pytest.raises(DataError, match="score is none"):
+        decode(fake.directory, io.BytesIO(text(LINES)), out, fake.config, False, tmp_path / "links")
+    assert (out.getvalue(), list(tmp_path.iterdir())) == (b"", [])

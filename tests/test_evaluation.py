@@ -6,12 +6,16 @@ import pytest
 import torch
 
 from tests.stub_model import StubEncoder, stub_model
+from tests.test_alignment import untrained
+from tests.test_tokenizer import SRC, TGT, learnt
 from tests.test_translator import Letters
 from tests.tiny import tiny_config
-from translate.config import Config
+from translate.config import Config, ModelConfig, RnnAttentionConfig, RnnDecoderConfig
+from translate.decoding.aligner import Aligner
 from translate.decoding.scorer import Scorer
 from translate.decoding.translator import Translator
 from translate.errors import DataError, Interrupted, MissingInputError, UsageError
+from translate.evaluation.alignment import Gold, alignment_score
 from translate.evaluation.scores import score
 from translate.models.seq2seq import Seq2Seq
 from translate.run import RunDirectory
@@ -19,6 +23,7 @@ from translate.stages import evaluation
 from translate.stages.evaluation import evaluate
 from translate.text.encoded import LAYOUT
 from translate.text.tokenizer import Tokenizer
+from translate.text.words import Link
 from translate.training.checkpoint import LoadedModel
 
 NEWS = (["adg", "head", "", "deaf"], ["a dog", "head", "nothing", "x"])
@@ -237,3 +242,105 @@ def test_wrong_inputs(fake: FakeRun, tmp_path: Path) -> None:
     with pytest.raises(MissingInputError, match="nowhere"):
         evaluate(fake.directory, fake.config, source=tmp_path / "nowhere", reference=reference)
     assert not fake.directory.eval.exists()
+
+
+# --- alignments
+
+
+class LookingRun(FakeRun):
+    """A run whose model has attention, and random weights."""
+
+    def __init__(self, root: Path) -> None:
+        super().__init__(root)
+        self.tokenizer = learnt(vocab_size=300)
+        self.model, part = untrained("transformer", self.tokenizer)
+        self.config = self.config.model_copy(update={"model": part})
+        self.loads = 0
+
+    def load(self, run: RunDirectory, which: str, device: torch.device) -> LoadedModel:
+        self.loads += 1
+        return LoadedModel(self.model, self.tokenizer, self.config, self.step, f"{which} weights")
+
+    def aligned(self, src: list[str], refs: list[str]) -> list[list[Link]]:
+        aligner = Aligner(self.model, self.tokenizer, self.config.model.decoder, 3)
+        return list(aligner.forced(zip(src, refs, strict=True)))
+
+
+@pytest.fixture
+def looking(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> LookingRun:
+    fake = LookingRun(tmp_path / "run")
+    fake.add_split("test", **PARTS)
+    monkeypatch.setattr(evaluation, "load_model", fake.load)
+    return fake
+
+
+def gold_file(directory: Path, lines: list[str]) -> Path:
+    path = directory / "test.align"
+    path.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
+    return path
+
+
+PARTS = {"news": ([*SRC[:6], ""], [*TGT[:6], "ka"]), "talks": (SRC[6:9], TGT[6:9])}
+GOLD = ["0-0 1?1", "0-0 1-1", "1-0", "", "0p0", "0-1", "", "1-1 0-0", "", "0-0"]
+
+
+def test_error_rate_of_each_corpus_and_together(looking: LookingRun, tmp_path: Path) -> None:
+    """Of the references forced on the model, whatever it would have written itself."""
+    plain = evaluate(looking.directory, looking.config)
+    report = evaluate(looking.directory, looking.config, gold=gold_file(tmp_path, GOLD))
+    gold = [Gold.parse(line, "here") for line in GOLD]
+    expected = [
+        alignment_score(looking.aligned(src, refs), known)
+        for (src, refs), known in zip(PARTS.values(), (gold[:7], gold[7:]), strict=True)
+    ]
+    assert [corpus.alignment for corpus in report.corpora] == expected
+    assert report.alignment == expected[0] + expected[1]
+    assert report.together == plain.together
+    assert plain.alignment is None
+    assert all(str(score) in report.summary() for score in (*expected, report.alignment))
+    result = json.loads(report.file.read_text(encoding="utf-8"))
+    assert result["alignment"] == report.alignment.to_json()
+    assert 0 < result["alignment"]["aer"] < 1
+    assert [corpus["alignment"] for corpus in result["corpora"]] == [score.to_json() for score in expected]
+
+
+def test_error_rates_are_reused_with_the_rest(looking: LookingRun, tmp_path: Path) -> None:
+    gold = gold_file(tmp_path, GOLD)
+    first = evaluate(looking.directory, looking.config, gold=gold)
+    second = evaluate(looking.directory, looking.config, gold=gold)
+    assert second.reused
+    assert second.summary()[1:] == first.summary()[1:]
+    other = evaluate(looking.directory, looking.config, gold=gold_file(tmp_path, [*GOLD[:-1], "0-1"]))
+    assert not other.reused
+    assert [each.translated for each in other.corpora] == [each.translated for each in first.corpora]
+    without = evaluate(looking.directory, looking.config)
+    assert not without.reused
+    assert json.loads(without.file.read_text(encoding="utf-8"))["alignment"] is None
+
+
+def test_gold_links_of_a_pair_of_files(looking: LookingRun, tmp_path: Path) -> None:
+    source, reference = tmp_path / "a.src", tmp_path / "a.ref"
+    source.write_text(SRC[0] + "\n", encoding="utf-8")
+    reference.write_text(TGT[0] + "\n", encoding="utf-8")
+    report = evaluate(looking.directory, looking.config, "test", source, reference, gold_file(tmp_path, ["0-0"]))
+    assert report.alignment == alignment_score(looking.aligned([SRC[0]], [TGT[0]]), [Gold.parse("0-0", "here")])
+
+
+def test_gold_links_are_looked_at_before_anything_is_done(looking: LookingRun, tmp_path: Path) -> None:
+    for lines, message in (
+        (GOLD[:-1], "test.align: has 9 lines for 10 sentence pairs"),
+        ([*GOLD[:6], "0-0", *GOLD[7:]], "test.align:7: the link 0-0 goes beyond the source, which has 0 words"),
+        (["0:0", *GOLD[1:]], "test.align:1: found '0:0'"),
+    ):
+        with pytest.raises(DataError, match=message):
+            evaluate(looking.directory, looking.config, gold=gold_file(tmp_path, lines))
+    with pytest.raises(MissingInputError, match="nowhere"):
+        evaluate(looking.directory, looking.config, gold=tmp_path / "nowhere")
+    assert looking.loads == 0
+    decoder = RnnDecoderConfig(input_feeding=False, attention=RnnAttentionConfig(score="none"))
+    looking.config = looking.config.model_copy(
+        update={"model": ModelConfig(encoder=looking.config.model.encoder, decoder=decoder)}
+    )
+    with pytest.raises(DataError, match="score is none"):
+        evaluate(looking.directory, looking.config, gold=gold_file(tmp_path, GOLD))
+    assert not looking.directory.eval.exists()

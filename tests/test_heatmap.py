@@ -2,7 +2,9 @@
 
 import io
 import unicodedata
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 from xml.etree import ElementTree
 
 import numpy as np
@@ -10,8 +12,10 @@ import pytest
 from fontTools.ttLib import TTFont
 
 from translate.report import fonts
-from translate.report.heatmap import MOST_DOTS, draw, draw_heads
-from translate.report.page import Picture, svg, write_page
+from translate.report.head_grid import draw_heads
+from translate.report.heatmap import DOTS_PER_INCH, MOST_DOTS, draw
+from translate.report.page import SHADES, Grid, Picture, grid_svg, svg, write_page
+from translate.report.widths import cells, ems, wrapped
 from translate.report.words import Weights, by_words, word_spans, word_texts
 
 KOREAN = ["▁나는", "▁학생", "이다", "</s>"]
@@ -119,7 +123,81 @@ def test_heads_side_by_side() -> None:
     one = pixels(draw_heads({"layer 1": layers["layer 1"][:1]}, KOREAN, ENGLISH))
     all_heads = pixels(draw_heads(layers, KOREAN, ENGLISH, "나는 학생이다"))
     assert all_heads.shape[0] > 1.4 * one.shape[0]
-    assert all_heads.shape[1] > 1.4 * one.shape[1]
+    assert all_heads.shape[1] > 1.3 * one.shape[1]
+
+
+def drawn_figure(monkeypatch: pytest.MonkeyPatch, module: str, drawing: Callable[..., bytes], *arguments: Any) -> Any:
+    """The matplotlib figure, in place of its PNG."""
+    figures: list[Any] = []
+
+    def keep(figure: Any) -> bytes:
+        figures.append(figure)
+        return b""
+
+    monkeypatch.setattr(f"translate.report.{module}.png", keep)
+    drawing(*arguments)
+    return figures[0]
+
+
+def texts_drawn(monkeypatch: pytest.MonkeyPatch, *arguments: Any) -> list[tuple[str, float, float, float]]:
+    """Every text of a grid with its height, its left and its upper edge, in dots of the picture."""
+    figure = drawn_figure(monkeypatch, "head_grid", draw_heads, *arguments)
+    figure.set_dpi(DOTS_PER_INCH)
+    figure.draw_without_rendering()
+    found = []
+    for text in figure.findobj(match=lambda artist: hasattr(artist, "get_text") and artist.get_text()):
+        box = text.get_window_extent(figure.canvas.get_renderer())
+        if text.get_visible():
+            found.append((text.get_text(), text.get_fontsize() * DOTS_PER_INCH / 72, box.x0, box.y1))
+    return found
+
+
+def test_a_grid_of_twelve_layers_and_eight_heads_can_be_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Titles of rows and columns, the scale, and each piece with its number; nothing below 12 dots on 4000."""
+    layers = {f"layer {index}": weights(8, 25, 25, seed=index) for index in range(1, 13)}
+    src, tgt = [f"조각{i}" for i in range(25)], [f"piece{i}" for i in range(25)]
+    drawn = texts_drawn(monkeypatch, layers, src, tgt, "a title")
+    names = [text for text, *_ in drawn]
+    for name in (*layers, *(f"head {head}" for head in range(1, 9)), "weight", "0.00", "mean of all heads"):
+        assert names.count(name) == 1, name
+    for side in (src, tgt):
+        assert all(names.count(f"{number} {piece}") == 1 for number, piece in enumerate(side, start=1))
+    assert f"{max(heads.max() for heads in layers.values()):.2f}" in names
+    assert min(height for _, height, *_ in drawn) > 12
+    monkeypatch.undo()
+    assert max(pixels(draw_heads(layers, src, tgt, "a title")).shape) < 4000
+
+
+def test_grids_of_long_sentences_are_drawn() -> None:
+    src, tgt = [f"▁조각{i}" for i in range(260)], [f"piece{i}" for i in range(6)]
+    image = pixels(draw_heads({"layer 1": weights(2, 6, 260)}, src, tgt, "a title"))
+    assert MOST_DOTS / 2 < max(image.shape) <= MOST_DOTS
+
+
+def test_titles_of_a_small_grid_are_clear_of_the_labels(monkeypatch: pytest.MonkeyPatch) -> None:
+    layers = {f"layer {index}": weights(2, 6, 4, seed=index) for index in (1, 2)}
+    drawn = texts_drawn(monkeypatch, layers, KOREAN, ENGLISH)
+    names = [text for text, *_ in drawn]
+    assert names.count("_나는") == 2  # above each map of the first row
+    assert names.count("_I") == 2  # left of the first map of each row
+    assert "mean of all heads" not in names
+    left = {text: x for text, _, x, _ in drawn}
+    high = {text: y for text, _, _, y in drawn}
+    assert left["layer 1"] < left["_student"]
+    assert high["head 1"] > high["_학생"]
+
+
+def test_the_scale_of_a_picture_is_stated(monkeypatch: pytest.MonkeyPatch) -> None:
+    values = np.array([[0.62, 0.38]], dtype=np.float32)
+    bar = drawn_figure(monkeypatch, "heatmap", draw, values, ["a", "b"], ["x"]).axes[1]
+    assert bar.get_ylabel() == "weight"
+    assert [label.get_text() for label in bar.get_yticklabels()] == ["0.00", "0.31", "0.62"]
+
+
+def test_widths() -> None:
+    assert ems("a학") == pytest.approx(1.6)
+    assert cells("a학\u0301") == 3
+    assert wrapped("aa bb 학교 cc\nd", 3.0) == "aa bb\n학교\ncc\nd"
 
 
 def test_words_of_pieces() -> None:
@@ -158,7 +236,30 @@ def test_svg_says_each_weight() -> None:
     assert titles == ["T ← 가: 0.250", 'T ← <b a="1">&: 0.750']
     opacities = [float(cell.get("fill-opacity", "")) for cell in root.iter(f"{SVG}rect") if cell.get("class") == "cell"]
     assert opacities == pytest.approx([1 / 3, 1], abs=1e-3)
-    assert [element.text for element in root.iter(f"{SVG}text")] == ["가", '<b a="1">&', "끝", "T"]
+    assert [element.text for element in root.iter(f"{SVG}text")] == ["가", '<b a="1">&', "끝", "T", "0.75", "0.00"]
+
+
+def test_grid_has_every_head_once_and_its_shades() -> None:
+    values = np.zeros((2, 2, 3), dtype=np.float32)
+    values[0, 1, 2], values[1, 0, 0] = 0.8, 0.4
+    root = ElementTree.fromstring(grid_svg(Grid("heads", {"layer 1": values, "layer 2": values[:1]})))
+    heads = [element for element in root.iter(f"{SVG}g") if element.get("class") == "head"]
+    assert [head.get("data-name") for head in heads] == [
+        "heads, layer 1, head 1", "heads, layer 1, head 2", "heads, layer 2, head 1",
+    ]  # fmt: skip
+    paths = [[(path.get("fill-opacity"), path.get("d")) for path in head.iter(f"{SVG}path")] for head in heads]
+    assert paths == [[("1.00", "M2 1h1v1h-1")], [("0.50", "M0 0h1v1h-1")], [("1.00", "M2 1h1v1h-1")]]
+    texts = [element.text for element in root.iter(f"{SVG}text")]
+    assert texts == ["head 1", "2", "layer 1", "layer 2", "0.80", "0.00"]
+
+
+def test_grid_of_many_heads_stays_small() -> None:
+    layers = {f"layer {index}": weights(8, 25, 25, seed=index) for index in range(12)}
+    text = grid_svg(Grid("heads", layers))
+    assert len(text) < 600_000
+    drawn = sum(path.get("d", "").count("M") for path in ElementTree.fromstring(text).iter(f"{SVG}path"))
+    most = max(heads.max() for heads in layers.values())
+    assert drawn == sum(int((heads > most / SHADES / 2).sum()) for heads in layers.values())
 
 
 def test_page_stands_alone_and_is_escaped() -> None:

@@ -18,7 +18,8 @@ CPU = torch.device("cpu")
 SYMBOLS, LONGEST = 10, 7
 RNN = {"kind": "rnn", "width": 64, "dropout": 0.0}
 TRANSFORMER = {"kind": "transformer", "layers": 2, "width": 48, "heads": 4, "feed_forward": 96, "dropout": 0.0}
-KINDS = {"rnn": RNN, "transformer": TRANSFORMER}
+CONV = {"kind": "conv", "layers": 2, "width": 48, "dropout": 0.0}
+KINDS = {"rnn": RNN, "conv": CONV, "transformer": TRANSFORMER}
 TASKS = {"copy": slice(None), "reverse": slice(None, None, -1)}
 
 

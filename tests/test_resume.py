@@ -16,6 +16,7 @@ from pathlib import Path
 import pytest
 import torch
 
+import translate.durable
 import translate.run
 import translate.training.tensorfile
 from tests.tiny import in_child, tiny_config, tiny_corpus, train_in_child
@@ -101,7 +102,7 @@ def half_written(number: int) -> Callable[[], None]:
     """A fault: the `number`th durable write dies after its first bytes."""
 
     def plant() -> None:
-        original, calls = translate.run.durable_write, 0
+        original, calls = translate.durable.durable_write, 0
 
         def torn(path: Path, data: object) -> None:
             nonlocal calls
@@ -116,8 +117,9 @@ def half_written(number: int) -> Callable[[], None]:
 
             return original(path, parts())
 
-        translate.run.durable_write = torn
-        setattr(translate.training.tensorfile, "durable_write", torn)  # noqa: B010 - that module imported it
+        translate.durable.durable_write = torn
+        for importer in (translate.run, translate.training.tensorfile):
+            setattr(importer, "durable_write", torn)  # noqa: B010 - they imported it
 
     return plant
 

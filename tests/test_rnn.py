@@ -1,4 +1,4 @@
-"""The recurrent models against loops over torch's cells, with attention written out."""
+"""The recurrent models against loops over torch's cells, with attention by hand."""
 
 import math
 from functools import partial
@@ -9,11 +9,11 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from translate.config import AttentionConfig, RnnDecoderConfig, RnnEncoderConfig
-from translate.models.attention import Additive, General
+from tests.attention_by_hand import attend_by_hand
+from translate.config import RnnAttentionConfig, RnnDecoderConfig, RnnEncoderConfig
 from translate.models.cells import build_layer
 from translate.models.rnn import RnnDecoder, RnnEncoder
-from translate.models.seq2seq import Memory, Tokens
+from translate.models.seq2seq import Memory, Record, Tokens
 
 VOCABULARY = 9
 assert_equal = partial(torch.testing.assert_close, rtol=0.0, atol=1e-10)
@@ -59,24 +59,12 @@ def test_encoder_equals_torchs_stack_sentence_by_sentence(cell: Cell, bidirectio
         assert_equal(memory.summary[row], summary)
 
 
-def explicit_weights(decoder: RnnDecoder, query: Tensor, memory: Tensor, length: int) -> Tensor:
-    """Attention of queries (B = 1, D) to a memory (S, D) of which `length` are real."""
-    score = decoder.attention.score
-    scores = torch.empty(length, dtype=torch.float64)
-    for s in range(length):
-        match type(score).__name__:
-            case "Dot":
-                scores[s] = query @ memory[s]
-            case "ScaledDot":
-                scores[s] = query @ memory[s] / math.sqrt(len(query))
-            case "General":
-                assert isinstance(score, General)
-                scores[s] = query @ score.key.weight @ memory[s]
-            case _:
-                assert isinstance(score, Additive)
-                inner = score.query.weight @ query + score.key.weight @ memory[s] + score.key.bias
-                scores[s] = score.v.weight[0] @ inner.tanh()
-    return scores.softmax(0)
+def explicit_context(decoder: RnnDecoder, queries: list[Tensor], states: Tensor) -> Tensor:
+    """What the last of a sentence's queries so far sees."""
+    attention = decoder.attention
+    parameters = dict(attention.named_parameters())
+    seen = attend_by_hand(attention.config, attention.heads, parameters, torch.stack(queries), states, states)
+    return seen.context[-1]
 
 
 def explicit_decoder(decoder: RnnDecoder, cell: Cell, ids: list[int], states: Tensor, summary: Tensor) -> Tensor:
@@ -90,11 +78,15 @@ def explicit_decoder(decoder: RnnDecoder, cell: Cell, ids: list[int], states: Te
         cells.append(one)
     h = [torch.tanh(linear(summary)) for linear in decoder.initial]
     c = [torch.zeros_like(start) for start in h]
-    fed, features = torch.zeros(decoder.width, dtype=torch.float64), []
+    fed, features, queries = torch.zeros(decoder.width, dtype=torch.float64), [], []
     for token in ids:
         x = decoder.embedding.weight[token] * math.sqrt(5)
         if not decoder.attends:
             x = torch.cat([x, summary])
+        elif decoder.before:
+            queries.append(h[-1])
+            context = explicit_context(decoder, queries, states)
+            x = torch.cat([x, context])
         elif decoder.feeds:
             x = torch.cat([x, fed])
         for index, one in enumerate(cells):
@@ -104,11 +96,27 @@ def explicit_decoder(decoder: RnnDecoder, cell: Cell, ids: list[int], states: Te
                 h[index] = one(x, h[index])
             x = h[index]
         if decoder.attends:
-            values = decoder.bridge(states)
-            context = explicit_weights(decoder, x, values, len(states)) @ values
+            if not decoder.before:
+                queries.append(x)
+                context = explicit_context(decoder, queries, states)
             x = fed = torch.tanh(decoder.combine.weight @ torch.cat([context, x]))
         features.append(x)
     return torch.stack(features)
+
+
+def assert_equals_loop(config: RnnDecoderConfig, memory_width: int) -> None:
+    torch.manual_seed(4)
+    decoder = RnnDecoder(config, VOCABULARY, memory_width).double().eval()
+    shaken(decoder)
+    lengths, tgt = torch.tensor([4, 2, 5]), tokens([6, 3, 5])
+    states = torch.randn(3, 5, memory_width, dtype=torch.float64)
+    summary = torch.randn(3, memory_width, dtype=torch.float64)
+    features, aux = decoder(tgt, Memory(states, lengths, 5, summary, states))
+    assert set(aux) == ({"penalty"} if config.attention.coverage else set())
+    for row in range(3):
+        ids = tgt.ids[row, : tgt.lengths[row]].tolist()
+        expected = explicit_decoder(decoder, config.cell, ids, states[row, : lengths[row]], summary[row])
+        assert_equal(features[row, : len(ids)], expected)
 
 
 SCORES = ["none", "dot", "scaled_dot", "general", "additive"]
@@ -118,39 +126,70 @@ VARIANTS = [v for v in product(["lstm", "gru"], SCORES, [False, True], [6, 8]) i
 @torch.no_grad()
 @pytest.mark.parametrize(("cell", "score", "feeding", "memory_width"), VARIANTS)
 def test_decoder_equals_a_loop_over_cells(cell: Cell, score: str, feeding: bool, memory_width: int) -> None:
-    torch.manual_seed(4)
-    config = RnnDecoderConfig(
-        cell=cell,
-        layers=2,
-        width=8,
-        embedding=5,
-        input_feeding=feeding,
-        attention=AttentionConfig(score=score),  # type: ignore[arg-type]
+    attention = RnnAttentionConfig(score=score)  # type: ignore[arg-type]
+    assert_equals_loop(
+        RnnDecoderConfig(cell=cell, layers=2, width=8, embedding=5, input_feeding=feeding, attention=attention),
+        memory_width,
     )
-    decoder = RnnDecoder(config, VOCABULARY, memory_width).double().eval()
-    shaken(decoder)
-    lengths, tgt = torch.tensor([4, 2, 5]), tokens([6, 3, 5])
-    states = torch.randn(3, 5, memory_width, dtype=torch.float64)
-    summary = torch.randn(3, memory_width, dtype=torch.float64)
-    features, aux = decoder(tgt, Memory(states, lengths, 5, summary, states))
-    assert aux == {}
-    for row in range(3):
-        ids = tgt.ids[row, : tgt.lengths[row]].tolist()
-        expected = explicit_decoder(decoder, cell, ids, states[row, : lengths[row]], summary[row])
-        assert_equal(features[row, : len(ids)], expected)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("cell", ["lstm", "gru"])
+@pytest.mark.parametrize(("placement", "feeding"), [("before", True), ("after", True), ("after", False)])
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"score": "additive"}, {"score": "cosine", "heads": 2}, {"coverage": True}, {"selection": "hard"},
+        {"scope": "local_m", "window": 1, "normalizer": "sparsemax"},
+        {"scope": "local_p", "window": 1, "features": "multi_dimensional", "coverage": True},
+    ],
+    ids=lambda settings: "-".join(map(str, settings.values())),
+)  # fmt: skip
+def test_decoder_attends_before_or_after_its_step(
+    cell: Cell, placement: str, feeding: bool, settings: dict[str, object]
+) -> None:
+    """Bahdanau's order, or Luong's, in which what was seen is fed to the next step or not."""
+    attention = RnnAttentionConfig.model_validate(settings | {"placement": placement})
+    assert_equals_loop(
+        RnnDecoderConfig(cell=cell, layers=2, width=8, embedding=5, input_feeding=feeding, attention=attention), 6
+    )
+
+
+@torch.no_grad()
+def test_the_alignment_is_the_mean_of_the_heads() -> None:
+    torch.manual_seed(4)
+    decoder = RnnDecoder(RnnDecoderConfig(width=8, attention=RnnAttentionConfig(heads=4)), VOCABULARY, 8).eval()
+    states = torch.randn(2, 3, 8)
+    memory, record = Memory(states, torch.tensor([3, 2]), 3, states[:, 0], states), Record()
+    decoder(tokens([4, 4]), memory, record)
+    assert record["decoder.attention"].shape == (2, 4, 4, 3)
+    torch.testing.assert_close(record["alignment"], record["decoder.attention"].mean(1))
+    state, seen = decoder.start(memory, 1, 2), Record()
+    decoder.step(torch.zeros(2, 2, dtype=torch.long), memory, state, 0, seen)
+    assert seen["decoder.attention"].shape == (2, 2, 4, 3)
+    torch.testing.assert_close(seen["alignment"], seen["decoder.attention"].mean(2))
+
+
+@pytest.mark.parametrize("placement", ["before", "after"])
+def test_only_luongs_order_feeds_the_attentional_vector(placement: str) -> None:
+    attention = RnnAttentionConfig.model_validate({"placement": placement})
+    decoder = RnnDecoder(RnnDecoderConfig(width=8, attention=attention), VOCABULARY, 8)
+    states = torch.randn(1, 3, 8)
+    state = decoder.start(Memory(states, torch.tensor([3]), 3, states[:, 0], states), 5)
+    assert ("fed" in state.beams) == decoder.feeds == (placement == "after")
 
 
 @torch.no_grad()
 def test_values_of_their_own_are_what_is_averaged() -> None:
     torch.manual_seed(5)
-    config = RnnDecoderConfig(width=8, attention=AttentionConfig(score="dot"), input_feeding=False)
+    config = RnnDecoderConfig(width=8, attention=RnnAttentionConfig(score="dot"), input_feeding=False)
     decoder = RnnDecoder(config, VOCABULARY, 6).double().eval()
     states, values = torch.randn(2, 1, 3, 6, dtype=torch.float64)
     memory = Memory(states, torch.tensor([3]), 3, torch.zeros(1, 6, dtype=torch.float64), values)
-    record: dict[str, Tensor] = {}
+    record: Record = {}
     features, _ = decoder(tokens([1]), memory, record)
     query = decoder._run(decoder._known(tokens([1]).ids.t(), memory.summary), decoder._initial(memory.summary))
-    context = record["alignment"] @ decoder.bridge(values)
+    context = record["alignment"] @ decoder.attention.bridge(values)
     expected = torch.tanh(torch.cat([context, query], -1) @ decoder.combine.weight.T)
     assert_equal(features, expected)
 

@@ -9,8 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from translate.errors import DataError, MissingInputError, OutputError, TryAgainError
-from translate.run import EventLog, Progress, RunDirectory, digest_bytes, digest_file, durable_write, duration
+from translate.bar import Bar, duration
+from translate.durable import digest_bytes, digest_file, durable_file, durable_write
+from translate.errors import DataError, MissingInputError, OutputError, StorageError, TryAgainError
+from translate.run import EventLog, RunDirectory
 
 
 def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path: Path) -> None:
@@ -56,6 +58,45 @@ def test_a_place_that_cannot_be_written_is_named(tmp_path: Path) -> None:
         RunDirectory(tmp_path / "file").create()
 
 
+def test_a_file_written_bit_by_bit_is_there_when_all_went_well(tmp_path: Path) -> None:
+    path = tmp_path / "new" / "a"
+    with durable_file(path) as write:
+        write(b"ne")
+        assert not path.exists()
+        write(b"w")
+    assert path.read_bytes() == b"new"
+    for error in (BrokenPipeError(32, "of another stream"), KeyboardInterrupt()):
+        with pytest.raises(type(error)), durable_file(path) as write:  # noqa: PT012
+            write(b"half")
+            raise error
+    assert path.read_bytes() == b"new"
+    assert list(path.parent.iterdir()) == [path]
+
+
+def test_a_pipe_or_a_device_is_not_replaced(tmp_path: Path) -> None:
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    with pytest.raises(OutputError, match="pipe: is no regular file"):
+        durable_write(pipe, b"x")
+    assert pipe.is_fifo()
+    assert list(tmp_path.iterdir()) == [pipe]
+
+
+def test_a_full_disk_leaves_no_half_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whether it shows in a write, or when what was kept back is written at the end."""
+    real = Path.open
+    monkeypatch.setattr(
+        Path, "open", lambda path, mode: real(Path("/dev/full") if "tmp" in path.suffix else path, mode)
+    )
+    for size in (1, 100_000):
+        with (
+            pytest.raises(StorageError, match=r"a: writing failed \(No space left"),
+            durable_file(tmp_path / "a") as write,
+        ):
+            write(b"x" * size)
+    assert not list(tmp_path.iterdir())
+
+
 def test_open_wants_a_run(tmp_path: Path) -> None:
     with pytest.raises(MissingInputError, match="does not exist"):
         RunDirectory.open(tmp_path / "missing")
@@ -98,11 +139,22 @@ def test_the_log_is_cut_back_to_what_a_checkpoint_knew(tmp_path: Path) -> None:
         log.verify(position)
 
 
+def test_what_is_no_number_is_text_in_the_log(tmp_path: Path) -> None:
+    log = EventLog(tmp_path / "log.jsonl")
+    log.append("validation", loss=float("nan"), bleu=float("inf"), step=1)
+
+    def refuse(name: str) -> None:
+        raise AssertionError(f"{name} is not JSON")
+
+    entry = json.loads(log.path.read_text(encoding="utf-8"), parse_constant=refuse)
+    assert (entry["loss"], entry["bleu"], entry["step"]) == ("nan", "inf", 1)
+
+
 def test_progress_writes_lines_where_there_is_no_terminal(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("translate.run.SECONDS_BETWEEN_LINES", 0.0)
-    with Progress(10, "train", "steps", done=4) as bar:
+    monkeypatch.setattr("translate.bar.SECONDS_BETWEEN_LINES", 0.0)
+    with Bar(10, "train", "steps", done=4) as bar:
         bar.advance(2, loss="1.5", tokens_per_second="99")
     out, err = capsys.readouterr()
     assert out == ""

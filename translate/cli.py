@@ -12,20 +12,17 @@ from typing import Annotated, Any
 import typer
 
 import translate
-from translate.config import Config
-from translate.config.reader import Override, load_config, run_path
 from translate.config.writer import as_schema, dump_config
 from translate.errors import (
     EXIT_PIPE,
     EXIT_SIGINT,
-    ConfigError,
     MissingInputError,
     OutputError,
     UsageError,
     escaped,
     explain,
 )
-from translate.run import RunDirectory
+from translate.stages.settings import described, existing, refuse_unclear
 from translate.training.signals import terminable
 
 PIPELINE, RESULTS, SETTINGS = "From text to a model", "From a model to results", "Settings"
@@ -63,7 +60,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = list(sys.argv[1:] if argv is None else argv) or ["--help"]
     debug = "--debug" in arguments
     try:
-        _refuse_unclear(arguments)
+        refuse_unclear(arguments)
         with terminable():
             code = app(args=[a for a in arguments if a != "--debug"], prog_name="translate", standalone_mode=False)
         if sys.stdout is not None:
@@ -84,22 +81,6 @@ def main(argv: Sequence[str] | None = None) -> int:
         # What is still buffered has no reader; without this Python complains about it at its very end.
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
     return code
-
-
-def _refuse_unclear(arguments: Sequence[str]) -> None:
-    """Refuse an option given twice, which its order would settle silently, and what an unset variable left empty."""
-    seen: set[str] = set()
-    for argument, following in zip(arguments, [*arguments[1:], None], strict=True):
-        if argument == "--":
-            return
-        name, equals, value = argument.partition("=")
-        if not name.startswith("--") or name == "--set":
-            continue
-        if name in seen:
-            raise UsageError(f"{name} is given twice: give it once")
-        if (value if equals else following) == "":
-            raise UsageError(f"{name}: is empty, expected a value")
-        seen.add(name)
 
 
 def _say(text: str) -> None:
@@ -132,45 +113,6 @@ def _options(
     """Options for all commands."""
 
 
-def _described(config: Path | None, run: Path | None, sets: list[str] | None) -> tuple[Config, RunDirectory]:
-    """Settings and place of a run that is to be made or gone on with."""
-    if config is None and run is None:
-        raise UsageError("--config FILE is missing (or --run DIR of a run that is to go on)")
-    file = config if config is not None else RunDirectory.open(run or Path()).config_file
-    settings = load_config(file, sets or [])
-    return settings, RunDirectory(run_path(settings, config, run))
-
-
-def _existing(
-    config: Path | None, run: Path | None, sets: list[str] | None, options: dict[str, str | None]
-) -> tuple[Config, RunDirectory]:
-    """Settings and place of a trained run; `options` are values of other options by the setting they stand for.
-
-    The run knows its own settings. A config file only names it, and says how to translate and to score.
-    """
-    if config is None and run is None:
-        raise UsageError("--run DIR is missing (or --config FILE, which names the run)")
-    changes = [Override.parse(text) for text in sets or []]
-    for change in changes:
-        if change.key.partition(".")[0] not in ("decode", "evaluate", "device") and change.key != "train.threads":
-            raise ConfigError(
-                f"{change.label}: {change.key} belongs to the trained model; only decode.*, evaluate.*, device and "
-                "train.threads can be set here"
-            )
-    for option, text in options.items():
-        key = option if "." in option else f"decode.{option}"
-        if text is not None:
-            changes.append(Override(key, text, f"--{key.partition('.')[2].replace('_', '-')} {text}"))
-    if config is None:
-        opened = RunDirectory.open(run or Path())
-        return load_config(opened.config_file, changes), opened
-    described = load_config(config, changes)
-    opened = RunDirectory.open(run_path(described, config, run))
-    chosen = {"device": described.device, "decode": described.decode, "evaluate": described.evaluate}
-    stored = load_config(opened.config_file, [change for change in changes if change.key == "train.threads"])
-    return stored.model_copy(update=chosen), opened
-
-
 @app.command(
     rich_help_panel=PIPELINE, epilog="Example: translate run --config configs/quickstart.yaml --set train.max_steps=50"
 )
@@ -180,7 +122,7 @@ def run(config: ConfigOption = None, run: RunOption = None, sets: SetOption = No
     from translate.stages.tokenization import tokenize as tokenize_stage
     from translate.stages.training import train as train_stage
 
-    settings, directory = _described(config, run, sets)
+    settings, directory = described(config, run, sets)
     with directory.create().locked():
         _tell(tokenize_stage(settings, directory).summary(), last=False)
     _tell(train_stage(settings, directory).summary(), last=False)
@@ -192,7 +134,7 @@ def tokenize(config: ConfigOption = None, run: RunOption = None, sets: SetOption
     """Clean the text, train a tokenizer on it, and store it as ids."""
     from translate.stages.tokenization import tokenize as stage
 
-    settings, directory = _described(config, run, sets)
+    settings, directory = described(config, run, sets)
     with directory.create().locked():
         _tell(stage(settings, directory).summary())
 
@@ -202,7 +144,7 @@ def train(config: ConfigOption = None, run: RunOption = None, sets: SetOption = 
     """Train a model, or go on where training stopped; tokenizes first if need be."""
     from translate.stages.training import train as stage
 
-    _tell(stage(*_described(config, run, sets)).summary())
+    _tell(stage(*described(config, run, sets)).summary())
 
 
 @app.command("eval", rich_help_panel=RESULTS, epilog="Example: translate eval --run runs/quickstart --beam 1")
@@ -219,17 +161,20 @@ def evaluate(
     tokenizer: Annotated[
         str | None, _option("--tokenize", "NAME", "sacreBLEU's tokenizer: 13a, none, intl, zh, char.")
     ] = None,
+    gold: Annotated[
+        Path | None, _option("--gold-alignments", "FILE", "Word links, such as 0-0 1?2, to score attention with.")
+    ] = None,
 ) -> None:
-    """Translate a split and score it: BLEU, chrF and TER with their signatures."""
+    """Translate a split and score it: BLEU, chrF and TER with their signatures, and alignment error rate."""
     if (source is None) != (reference is None):
         raise UsageError("--source and --reference go together: give both, or neither")
     options = {"weights": weights, "beam": beam, "evaluate.tokenize": tokenizer}
     options["evaluate.lowercase"] = "true" if lowercase else None
-    settings, directory = _existing(config, run, sets, options)
+    settings, directory = existing(config, run, sets, options)
 
     from translate.stages.evaluation import evaluate as stage
 
-    _tell(stage(directory, settings, split, source, reference).summary())
+    _tell(stage(directory, settings, split, source, reference, gold).summary())
 
 
 @app.command(rich_help_panel=RESULTS, epilog="Example: translate decode --run runs/quickstart < input.ko > output.en")
@@ -249,12 +194,15 @@ def decode(
     max_length: Annotated[str | None, _option("--max-length", "N", "Most pieces of a translation.")] = None,
     batch_size: Annotated[str | None, _option("--batch-size", "N", "Sentences translated at once.")] = None,
     scores: Annotated[bool, _option("--scores", "", "Begin each line with its score and a tab.")] = False,
+    alignments: Annotated[
+        Path | None, _option("--alignments", "FILE", "Write each line's word links there, as 0-0 1-2.")
+    ] = None,
     weights: WeightsOption = None,
 ) -> None:
     """Translate lines of text: as many lines out as in, in their order."""
     options = {"beam": beam, "n_best": n_best, "length_penalty": length_penalty, "max_length": max_length}
     options |= {"batch_size": batch_size, "weights": weights}
-    settings, directory = _existing(config, run, sets, options)
+    settings, directory = existing(config, run, sets, options)
 
     from translate.stages.decoding import decode as stage
 
@@ -262,44 +210,105 @@ def decode(
         raise MissingInputError("standard input is closed; give --input FILE")
     if output is None and sys.stdout is None:
         raise OutputError("standard output is closed; give --output FILE")
-    report = stage(directory, source or sys.stdin.buffer, output or sys.stdout.buffer, settings, scores)
+    report = stage(directory, source or sys.stdin.buffer, output or sys.stdout.buffer, settings, scores, alignments)
     _tell(report.summary(), aside=True)
 
 
 @inspect_app.command(epilog='Example: translate inspect attention --run runs/quickstart "나는 학생이다"')
 def attention(
-    sentence: Annotated[str, typer.Argument(metavar="SENTENCE", help="A sentence in the source language.")],
+    sentences: Annotated[list[str], typer.Argument(metavar="SENTENCE", help="In the source language; or several.")],
     run: RunOption = None,
     config: NamingOption = None,
     sets: SetOption = None,
     target: Annotated[str | None, _option("--target", "TEXT", "Its translation; else the model's own.")] = None,
+    which: Annotated[
+        str, _option("--which", "NAME", "cross (to the source), encoder or decoder (each to itself), or all.")
+    ] = "cross",
     output: Annotated[
         Path | None, _option("--output", "FILE", "The picture; by default in the run's inspect/.")
     ] = None,
-    numbers: Annotated[bool, _option("--json", "", "Print the numbers, by pieces and by words.")] = False,
+    numbers: Annotated[bool, _option("--json", "", "Print the numbers, one line a sentence.")] = False,
     weights: WeightsOption = None,
 ) -> None:
-    """Draw which source pieces each target piece looked at."""
-    settings, directory = _existing(config, run, sets, {"weights": weights})
+    """Draw which source pieces each target piece looked at, for one sentence or several."""
+    settings, directory = existing(config, run, sets, {"weights": weights})
 
-    from translate.stages.inspection import inspect_attention
+    from translate.stages.inspection import inspect_sentences
 
-    report = inspect_attention(directory, sentence, target, output, settings)
-    if numbers:
-        print(json.dumps(report.to_json(), ensure_ascii=False))
-    _tell(report.summary(), aside=numbers)
+    for report in inspect_sentences(directory, sentences, target, output, settings, which):
+        if numbers:
+            print(json.dumps(report.to_json(), ensure_ascii=False))
+        _tell(report.summary(), aside=numbers)
+
+
+@inspect_app.command(epilog='Example: translate inspect steps --run runs/quickstart "나는 학생이다" --step 4')
+def steps(
+    sentence: Annotated[str | None, typer.Argument(metavar="SENTENCE", help="In the source language.")] = None,
+    run: RunOption = None,
+    config: NamingOption = None,
+    sets: SetOption = None,
+    target: Annotated[str | None, _option("--target", "TEXT", "Its translation; else the model's own.")] = None,
+    layer: Annotated[int | None, _option("--layer", "N", "Layer of the decoder, from 1; by default the last.")] = None,
+    head: Annotated[int, _option("--head", "N", "Attention head, from 1.")] = 1,
+    step: Annotated[int, _option("--step", "N", "Piece of the translation that is written, from 1.")] = 1,
+    numbers: Annotated[bool, _option("--json", "", "Print the numbers, whole vectors and matrices.")] = False,
+    markdown: Annotated[bool, _option("--markdown", "", "Print Markdown.")] = False,
+    example: Annotated[bool, _option("--example", "", "Work out a lecture's example, without a model.")] = False,
+    weights: WeightsOption = None,
+) -> None:
+    """Work out the attention of one output step with all its numbers, as on a blackboard."""
+    from translate.report.blackboard.board import form_of
+
+    form = form_of(numbers, markdown)
+    if example:
+        from translate.report.blackboard.example import lecture_example
+
+        print(lecture_example(sentence, run, config).show(form), end="")
+        return
+    if sentence is None:
+        raise UsageError("SENTENCE is missing (or --example, which has its own)")
+    settings, directory = existing(config, run, sets, {"weights": weights})
+
+    from translate.report.blackboard.writing import board
+    from translate.stages.worked_steps import inspect_steps
+
+    print(board(inspect_steps(directory, sentence, target, layer, head, step, settings)).show(form), end="")
+
+
+@inspect_app.command(epilog="Example: translate inspect alignments --run runs/quickstart --source a.ko --target a.en")
+def alignments(
+    source: Annotated[Path, _option("--source", "FILE", "Text in the source language, one sentence a line.")],
+    run: RunOption = None,
+    config: NamingOption = None,
+    sets: SetOption = None,
+    target: Annotated[
+        Path | None, _option("--target", "FILE", "Its translation, line by line; else the model's own.")
+    ] = None,
+    output: Annotated[Path | None, _option("--output", "FILE", "Word links; else standard output.")] = None,
+    weights: WeightsOption = None,
+    beam: BeamOption = None,
+) -> None:
+    """Link each word of a translation with the source word it looked at most: a line such as 0-0 1-2 a sentence."""
+    settings, directory = existing(config, run, sets, {"weights": weights, "beam": beam})
+
+    from translate.stages.aligning import inspect_alignments
+
+    if output is None and sys.stdout is None:
+        raise OutputError("standard output is closed; give --output FILE")
+    report = inspect_alignments(directory, source, target, output or sys.stdout.buffer, settings)
+    _tell(report.summary(), aside=True)
 
 
 @config_app.command(epilog="Example: translate config show --config configs/quickstart.yaml --set train.lr=1e-3")
 def show(config: ConfigOption = None, run: RunOption = None, sets: SetOption = None) -> None:
     """Print all settings, every default filled in."""
-    print(dump_config(_described(config, run, sets)[0]), end="")
+    print(dump_config(described(config, run, sets)[0]), end="")
 
 
 @config_app.command(epilog="Example: translate config check --config configs/quickstart.yaml")
 def check(config: ConfigOption = None, run: RunOption = None, sets: SetOption = None) -> None:
     """Say whether the settings are sound, and what is wrong with them if not."""
-    directory = _described(config, run, sets)[1]
+    directory = described(config, run, sets)[1]
     print(f"{config or directory.config_file}: sound; its run is {directory.root}")
 
 

@@ -16,9 +16,10 @@ from typing import Literal, get_args
 
 import torch
 
-from translate.config import Auto
+from translate.config import Auto, Config
+from translate.durable import durable_json
 from translate.errors import ConfigError, DataError
-from translate.run import durable_json
+from translate.run import RunDirectory
 
 Precision = Literal["fp32", "bf16"]
 MatmulBackend = Literal["highest", "medium"]
@@ -86,6 +87,12 @@ def resolve(
         durable_json(stored, asdict(machine))
     machine.apply()
     return machine
+
+
+def resolve_for_use(config: Config, run: RunDirectory) -> Machine:
+    """What a trained run is used with: its own choices, but in fp32, and nothing is remembered."""
+    train = config.train
+    return resolve(config.device, "fp32", train.threads, train.matmul, run.machine_file, remember=False)
 
 
 def _read(stored: Path) -> Machine | None:

@@ -1,31 +1,24 @@
-"""The run directory: its paths, its lock, writes that survive a crash, the event log and progress bars.
+"""The run directory: its paths, its lock and its event log.
 
 RUN/  config.yaml  tokenizer/*.model  data/*/*.npy + manifest.json  machine.json
       checkpoints/step-00005000.safetensors  checkpoints.json  log.jsonl  tensorboard/  eval/  inspect/
 """
 
 import contextlib
-import errno
 import fcntl
-import hashlib
 import io
 import json
+import math
 import os
 import socket
-import sys
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
 from typing import Any, Self
 
-from tqdm import tqdm
-
-from translate.errors import DataError, MissingInputError, OutputError, StorageError, TryAgainError
-
-SECONDS_BETWEEN_LINES = 30.0
-"""How often progress is written where there is no terminal to draw a bar on."""
+from translate.durable import creating, digest_bytes, durable_write
+from translate.errors import DataError, MissingInputError, TryAgainError
 
 
 @dataclass(frozen=True)
@@ -125,76 +118,6 @@ class RunDirectory:
             yield
 
 
-@contextlib.contextmanager
-def creating(path: Path) -> Iterator[None]:
-    """Turn the system's refusal to write at `path` into a sentence for the user."""
-    try:
-        yield
-    except OSError as error:
-        reason = error.strerror or str(error)
-        if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EIO):
-            raise StorageError(f"{path}: writing failed ({reason}); make room and run the command again") from error
-        raise OutputError(f"{path}: cannot be written ({reason}); choose another place or its permissions") from error
-
-
-def durable_write(path: Path, data: bytes | Iterable[bytes]) -> None:
-    """Put `data` at `path` whole or not at all, also across a loss of power.
-
-    Temporary name in the same directory, fsync, rename, fsync of the directory: at no moment is there half a file.
-    """
-    chunks = (data,) if isinstance(data, bytes) else data
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    with creating(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            with temporary.open("wb") as handle:
-                for chunk in chunks:
-                    handle.write(chunk)
-                handle.flush()
-                os.fsync(handle.fileno())
-            temporary.replace(path)
-        except BaseException:
-            temporary.unlink(missing_ok=True)
-            raise
-        sync_directory(path.parent)
-
-
-def durable_text(path: Path, text: str) -> None:
-    """`durable_write` of UTF-8 text."""
-    durable_write(path, text.encode())
-
-
-def durable_json(path: Path, value: Any) -> None:
-    """`durable_write` of JSON that a person can read."""
-    durable_text(path, json.dumps(value, ensure_ascii=False, indent=2) + "\n")
-
-
-def sync_directory(path: Path) -> None:
-    """Make renames and removals in a directory survive a loss of power."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-def remove_leftovers(directory: Path) -> None:
-    """Remove temporary files that a killed process left in a directory of ours."""
-    for path in directory.glob(".*.tmp"):
-        path.unlink(missing_ok=True)
-
-
-def digest_bytes(data: bytes) -> str:
-    """SHA-256 in hexadecimal."""
-    return hashlib.sha256(data).hexdigest()
-
-
-def digest_file(path: Path) -> str:
-    """SHA-256 of a file's bytes in hexadecimal."""
-    with path.open("rb") as handle:
-        return hashlib.file_digest(handle, "sha256").hexdigest()
-
-
 class EventLog:
     """log.jsonl, written exactly once: a checkpoint remembers how far the log went, and going on cuts it there."""
 
@@ -204,7 +127,13 @@ class EventLog:
         """Bytes that a checkpoint vouches for."""
 
     def append(self, event: str, **fields: Any) -> None:
-        """Add one line; fields that depend on the clock are called `time`, `seconds` or `..._per_second`."""
+        """Add one line; fields that depend on the clock are called `time`, `seconds` or `..._per_second`.
+
+        What is no number (nan, inf) is written as text, since JSON has none such.
+        """
+        for name, value in fields.items():
+            if isinstance(value, float) and not math.isfinite(value):
+                fields[name] = str(value)
         line = json.dumps({"event": event, **fields, "time": round(time.time(), 3)}, ensure_ascii=False)
         with creating(self.path), self.path.open("a", encoding="utf-8", newline="\n") as handle:
             handle.write(line + "\n")
@@ -238,63 +167,3 @@ class EventLog:
         if self.grown():
             with self.path.open("rb") as handle:
                 durable_write(self.path, handle.read(self.kept))
-
-
-class Progress:
-    """A bar with figures on a terminal; elsewhere a plain line every so often. Both on standard error."""
-
-    def __init__(self, total: int | None, label: str, unit: str, done: int = 0) -> None:
-        self.total, self.label, self.unit, self.done = total, label, unit, done
-        self.first = done
-        self.started = self.written = time.monotonic()
-        self.bar = None
-        if sys.stderr is not None and sys.stderr.isatty():
-            self.bar = tqdm(total=total, desc=label, unit=f" {unit}", initial=done, dynamic_ncols=True, smoothing=0.05)
-
-    def advance(self, count: int, **figures: str) -> None:
-        """Count on, and show the figures next to the count."""
-        self.done += count
-        if self.bar is not None:
-            self.bar.set_postfix(figures, refresh=False)
-            self.bar.update(count)
-        elif time.monotonic() - self.written >= SECONDS_BETWEEN_LINES:
-            self.written = time.monotonic()
-            self._write_line(figures)
-
-    def _write_line(self, figures: dict[str, str]) -> None:
-        parts = [f"{self.done}/{self.total} {self.unit}" if self.total else f"{self.done} {self.unit}"]
-        parts += [f"{name.replace('_', ' ')} {value}" for name, value in figures.items()]
-        if self.total and self.done > self.first:
-            left = (self.written - self.started) / (self.done - self.first) * (self.total - self.done)
-            parts.append(f"left {duration(left)}")
-        note(f"{self.label}: " + ", ".join(parts))
-
-    def note(self, text: str) -> None:
-        """Write a line without spoiling the bar."""
-        note(text, above_bar=self.bar is not None)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        if self.bar is not None:
-            self.bar.close()
-
-
-def note(text: str, *, above_bar: bool = False) -> None:
-    """Write one line to standard error; if that is closed, work goes on without it."""
-    with contextlib.suppress(OSError, ValueError, AttributeError):
-        if above_bar:
-            tqdm.write(text, file=sys.stderr)
-        else:
-            sys.stderr.write(text + "\n")
-            sys.stderr.flush()
-
-
-def duration(seconds: float) -> str:
-    """1:02:03, or 2:03 for less than an hour."""
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"

@@ -4,7 +4,21 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from translate.config.section import Fraction, Layers, Section, Size, Width
+from translate.config.section import Fraction, Layers, Rate, Section, Size, Weight, Width
+
+ScoreName = Literal[
+    "none",
+    "dot",
+    "scaled_dot",
+    "general",
+    "biased_general",
+    "activated_general",
+    "additive",
+    "concat",
+    "location",
+    "cosine",
+]
+PositionsName = Literal["sinusoidal", "learned", "none"]
 
 
 class RnnEncoderConfig(Section):
@@ -43,8 +57,8 @@ class TransformerEncoderConfig(Section):
     """Layer norm before each sublayer with one more at the end, or after each residual as in the paper."""
     activation: Literal["relu", "gelu"] = "relu"
     """Non-linearity of the position-wise network."""
-    positions: Literal["sinusoidal", "learned"] = "sinusoidal"
-    """How a position is told to the model. Sinusoids know no limit."""
+    positions: PositionsName = "sinusoidal"
+    """How a position is told to the model. Sinusoids know no limit; with `none` self-attention sees a bag of words."""
     max_positions: Size = 1024
     """Learned positions only: the longest sequence, in pieces."""
     dropout: Fraction = 0.1
@@ -55,11 +69,78 @@ class TransformerEncoderConfig(Section):
     """Dropout inside the position-wise network."""
 
 
+class ConvEncoderConfig(Section):
+    """A convolutional encoder."""
+
+    kind: Literal["conv"] = "conv"
+    """Gated convolutions."""
+    layers: Layers = 4
+    """Number of convolutions, each with a gated linear unit."""
+    width: Width = 256
+    """Width of the states."""
+    embedding: Width | None = None
+    """Width of the word vectors; by default `width`."""
+    kernel: Size = 3
+    """Pieces that one convolution sees; an odd number, so that a piece stands in the middle."""
+    positions: PositionsName = "sinusoidal"
+    """How a position is told to the model. Sinusoids know no limit; convolutions know the order without them."""
+    max_positions: Size = 1024
+    """Learned positions only: the longest sequence, in pieces."""
+    dropout: Fraction = 0.2
+    """Dropout on embeddings and on what enters each convolution."""
+
+
 class AttentionConfig(Section):
+    """How a decoder looks at the source."""
+
+    score: ScoreName = "general"
+    """Score of a query against a key; `none` is the plain model with one fixed context vector."""
+    scope: Literal["global", "local_m", "local_p"] = "global"
+    """Look at the whole sentence, at a window that moves on by one a step, or at a window around a predicted centre."""
+    window: Size = 10
+    """Local scopes only: how many pieces to either side of the centre are seen."""
+    selection: Literal["soft", "hard", "gumbel"] = "soft"
+    """Average under the weights, look at one state sampled from them, or at one by the straight-through Gumbel form."""
+    entropy_weight: Weight = 0.01
+    """Hard selection only: weight of the entropy term, which keeps the choice from settling too early."""
+    temperature: Rate = 1.0
+    """Gumbel selection only: the lower, the nearer the gradient's softmax is to a choice."""
+    normalizer: Literal["softmax", "sparsemax"] = "softmax"
+    """What turns scores into weights; sparsemax gives exact zeros."""
+    features: Literal["scalar", "multi_dimensional"] = "scalar"
+    """One score for each key, or one for each feature of each key."""
+    coverage: bool = False
+    """Let the weights that a key has had so far enter its score, and penalise looking at it again."""
+    coverage_weight: Weight = 1.0
+    """Coverage only: weight of the penalty in the loss."""
+    max_positions: Size = 1024
+    """Location score only: the longest source, in pieces."""
+
+
+class RnnAttentionConfig(AttentionConfig):
     """How a recurrent decoder looks at the source."""
 
-    score: Literal["none", "dot", "scaled_dot", "general", "additive"] = "general"
+    heads: Width = 1
+    """Attention heads; must divide the decoder's `width`."""
+    placement: Literal["after", "before"] = "after"
+    """Attend with the state after the step (Luong), or with the state before it, the context then entering the step
+    (Bahdanau)."""
+
+
+class ConvAttentionConfig(AttentionConfig):
+    """How each layer of a convolutional decoder looks at the source."""
+
+    score: ScoreName = "scaled_dot"
     """Score of a query against a key; `none` is the plain model with one fixed context vector."""
+    heads: Width = 1
+    """Attention heads; must divide the decoder's `width`."""
+
+
+class CrossAttentionConfig(AttentionConfig):
+    """How each layer of a Transformer decoder looks at the source; its heads are the decoder's."""
+
+    score: ScoreName = "scaled_dot"
+    """Score of a query against a key; without attention a Transformer decoder would know nothing of the source."""
 
 
 class RnnDecoderConfig(Section):
@@ -76,19 +157,32 @@ class RnnDecoderConfig(Section):
     embedding: Width | None = None
     """Width of the word vectors; by default `width`."""
     input_feeding: bool = True
-    """Give the attentional vector of one step to the next step's input; without attention there is none to give."""
+    """Give the attentional vector of one step to the next step's input; without attention there is none to give, and
+    with attention placed before the step the context enters in its place."""
     dropout: Fraction = 0.2
     """Dropout on word vectors, between layers and on the features."""
-    attention: AttentionConfig = AttentionConfig()
+    attention: RnnAttentionConfig = RnnAttentionConfig()
     """How the decoder looks at the source."""
 
 
 class TransformerDecoderConfig(TransformerEncoderConfig):
     """A Transformer decoder: masked self-attention, then attention to the source; settings as the encoder's."""
 
+    attention: CrossAttentionConfig = CrossAttentionConfig()
+    """How each layer looks at the source."""
 
-EncoderConfig = Annotated[RnnEncoderConfig | TransformerEncoderConfig, Field(discriminator="kind")]
-DecoderConfig = Annotated[RnnDecoderConfig | TransformerDecoderConfig, Field(discriminator="kind")]
+
+class ConvDecoderConfig(ConvEncoderConfig):
+    """A convolutional decoder: causal convolutions, each followed by attention to the source."""
+
+    kernel: Size = 3
+    """Pieces that one convolution sees: the present one and those before it."""
+    attention: ConvAttentionConfig = ConvAttentionConfig()
+    """How each layer looks at the source."""
+
+
+EncoderConfig = Annotated[RnnEncoderConfig | ConvEncoderConfig | TransformerEncoderConfig, Field(discriminator="kind")]
+DecoderConfig = Annotated[RnnDecoderConfig | ConvDecoderConfig | TransformerDecoderConfig, Field(discriminator="kind")]
 
 
 class ModelConfig(Section):
@@ -103,7 +197,7 @@ class ModelConfig(Section):
     between target embedding and output (`decoder`), or nothing."""
 
 
-def embedding_width(part: RnnEncoderConfig | TransformerEncoderConfig | RnnDecoderConfig) -> int:
+def embedding_width(part: EncoderConfig | DecoderConfig) -> int:
     """Width of the word vectors of an encoder or decoder."""
     if isinstance(part, TransformerEncoderConfig) or part.embedding is None:
         return part.width

@@ -4,7 +4,16 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from translate.config.architectures import RnnEncoderConfig, TransformerEncoderConfig, embedding_width
+from translate.config.architectures import (
+    ConvAttentionConfig,
+    ConvEncoderConfig,
+    RnnAttentionConfig,
+    RnnDecoderConfig,
+    RnnEncoderConfig,
+    TransformerDecoderConfig,
+    TransformerEncoderConfig,
+    embedding_width,
+)
 from translate.config.settings import Config, CorpusConfig, TokenizerConfig, TrainConfig
 
 ChangeKind = Literal["free", "warned", "refused"]
@@ -106,6 +115,7 @@ def conflicts(config: Config) -> Iterator[Conflict]:
                 yield Conflict((f"data.{split}.{index}",), problem)
     yield from _tokenizer_conflicts(config.tokenizer)
     yield from _model_conflicts(config)
+    yield from _attention_conflicts(config)
     yield from _position_conflicts(config)
     yield from _tie_conflicts(config)
     yield from _train_conflicts(config.train)
@@ -141,35 +151,65 @@ def _tokenizer_conflicts(tokenizer: TokenizerConfig) -> Iterator[Conflict]:
 
 
 def _model_conflicts(config: Config) -> Iterator[Conflict]:
-    encoder, decoder = config.model.encoder, config.model.decoder
-    for side, part in (("encoder", encoder), ("decoder", decoder)):
+    for side, part in (("encoder", config.model.encoder), ("decoder", config.model.decoder)):
         key, width = f"model.{side}", f"model.{side}.width"
-        if isinstance(part, TransformerEncoderConfig):
-            if part.width % part.heads:
-                problem = f"found {part.heads}, expected a divisor of width {part.width}"
-                yield Conflict((f"{key}.heads", width), problem)
-            if part.positions == "sinusoidal" and part.width % 2:
-                problem = f"found {part.width}, expected an even width for sinusoidal positions"
-                yield Conflict((width, f"{key}.positions"), problem)
+        if isinstance(part, TransformerEncoderConfig) and part.width % part.heads:
+            problem = f"found {part.heads}, expected a divisor of width {part.width}"
+            yield Conflict((f"{key}.heads", width), problem)
+        if not isinstance(part, RnnEncoderConfig | RnnDecoderConfig):
+            size = embedding_width(part)
+            if part.positions == "sinusoidal" and size % 2:
+                named = (
+                    width
+                    if isinstance(part, TransformerEncoderConfig) or part.embedding is None
+                    else f"{key}.embedding"
+                )
+                problem = f"found {size}, expected an even width for sinusoidal positions"
+                yield Conflict((named, f"{key}.positions"), problem)
+    encoder = config.model.encoder
     if isinstance(encoder, RnnEncoderConfig) and encoder.bidirectional and encoder.width % 2:
         problem = f"found {encoder.width}, expected an even width, half for each direction"
         yield Conflict(("model.encoder.width", "model.encoder.bidirectional"), problem)
+    if isinstance(encoder, ConvEncoderConfig) and encoder.kernel % 2 == 0:
+        problem = f"found {encoder.kernel}, expected an odd number: as many pieces before as after"
+        yield Conflict(("model.encoder.kernel",), problem)
+
+
+def _attention_conflicts(config: Config) -> Iterator[Conflict]:
+    decoder = config.model.decoder
+    attention, key = decoder.attention, "model.decoder.attention"
+    if isinstance(attention, RnnAttentionConfig | ConvAttentionConfig) and decoder.width % attention.heads:
+        problem = f"found {attention.heads}, expected a divisor of width {decoder.width}"
+        yield Conflict((f"{key}.heads", "model.decoder.width"), problem)
+    if attention.score == "none":
+        if isinstance(decoder, TransformerDecoderConfig):
+            problem = "found none, but a Transformer decoder knows the source by attention only: choose another score"
+            yield Conflict((f"{key}.score",), problem)
+        for name, value in attention:
+            if name != "score" and value != type(attention).model_fields[name].default:
+                problem = f"found {_shown(value)}, but {key}.score is none: there is no attention to shape"
+                yield Conflict((f"{key}.{name}", f"{key}.score"), problem)
+    if attention.selection != "soft" and attention.features == "multi_dimensional":
+        problem = f"found {attention.selection}, which chooses one state, but multi_dimensional features share them all"
+        yield Conflict((f"{key}.selection", f"{key}.features"), problem)
 
 
 def _position_conflicts(config: Config) -> Iterator[Conflict]:
-    """Learned positions must reach one further than the longest text: there is BOS or EOS besides."""
-    longest = {"data.cleaning.max_length": config.data.cleaning.max_length}
-    for side, part in (("encoder", config.model.encoder), ("decoder", config.model.decoder)):
-        if side == "decoder":
-            longest["decode.max_length"] = config.decode.max_length
-        if isinstance(part, TransformerEncoderConfig) and part.positions == "learned":
-            for key, length in longest.items():
-                if length >= part.max_positions:
-                    limit = f"model.{side}.max_positions"
-                    problem = (
-                        f"found {length}, expected less than {limit} ({part.max_positions}): positions are learned"
-                    )
-                    yield Conflict((key, limit), problem)
+    """What has a vector for each position must reach one further than the longest text: there is BOS or EOS besides."""
+    text, encoder, decoder = config.data.cleaning.max_length, config.model.encoder, config.model.decoder
+    limits: list[tuple[str, int, str, int, str]] = []  # key and value of the text, key and value of the limit, reason
+    for side, part in (("encoder", encoder), ("decoder", decoder)):
+        if not isinstance(part, RnnEncoderConfig | RnnDecoderConfig) and part.positions == "learned":
+            limit = (f"model.{side}.max_positions", part.max_positions, "positions are learned")
+            limits.append(("data.cleaning.max_length", text, *limit))
+            if side == "decoder":
+                limits.append(("decode.max_length", config.decode.max_length, *limit))
+    if decoder.attention.score == "location":
+        limit = ("model.decoder.attention.max_positions", decoder.attention.max_positions, "the score is location")
+        limits.append(("data.cleaning.max_length", text, *limit))
+    for key, length, name, most, reason in limits:
+        if length >= most:
+            yield Conflict((key, name), f"found {length}, expected less than {name} ({most}): {reason}")
 
 
 def _weights_conflicts(config: Config) -> Iterator[Conflict]:

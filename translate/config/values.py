@@ -121,15 +121,15 @@ class Values:
 
     def _unknown(self, section: type[Section], name: str, node: Node, path: str, parent: Mapping) -> None:
         key = f"{path}{shown(name)}"
-        other = _other_kind(section, name)
-        if other is None:
+        kinds = _other_kind(section, name)
+        if kinds is None:
             return self.problem(node, key, f"unknown key{_suggestion(section, name)}")
         written = parent.entries.get("kind")
         where = f" ({written.where})" if written is not None else ""
         return self.problem(
             node,
             key,
-            f"a setting of kind {other}, but the kind is {section.model_fields['kind'].default}{where}: remove it, "
+            f"a setting of kind {kinds[1]}, but the kind is {kinds[0]}{where}: remove it, "
             "or describe this part anew in a file that extends this one",
         )
 
@@ -152,22 +152,28 @@ def _is_dataset_name(section: type[Section], name: str, node: Mapping) -> bool:
     return section is CorpusConfig and name == "file" and isinstance(stored_as, Scalar) and stored_as.text == "hub"
 
 
-def _other_kind(section: type[Section], name: str) -> str | None:
-    """The kind of model part that has a setting which this one has not."""
-    for known in _section_fields(Config):
-        kinds = sections_at(known)
-        if section in kinds.values():
-            for kind, other in kinds.items():
+def _other_kind(section: type[Section], name: str) -> tuple[str, str] | None:
+    """The kind of model part that a section belongs to, and the one that has a setting which this one has not."""
+    for siblings in _siblings(Config):
+        for own in (kind for kind, one in siblings.items() if one is section):
+            for kind, other in siblings.items():
                 if name in other.model_fields:
-                    return kind
+                    return own, kind
     return None
 
 
-def _section_fields(section: type[Section]) -> Iterator[FieldInfo]:
+def _siblings(section: type[Section]) -> Iterator[dict[str, type[Section]]]:
+    """The sections of which one stands in the same place as the others, by the kind that decides which."""
     for known in section.model_fields.values():
-        for child in sections_at(known).values():
-            yield known
-            yield from _section_fields(child)
+        kinds = sections_at(known)
+        if known.discriminator is not None:
+            yield kinds
+            for name in dict.fromkeys(name for child in kinds.values() for name in child.model_fields):
+                parts = {kind: child.model_fields.get(name) for kind, child in kinds.items()}
+                inner = {kind: sections_at(part).get("") for kind, part in parts.items() if part is not None}
+                yield {kind: part for kind, part in inner.items() if part is not None}
+        for child in kinds.values():
+            yield from _siblings(child)
 
 
 def _suggestion(section: type[Section], name: str) -> str:

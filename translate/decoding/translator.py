@@ -1,8 +1,9 @@
 """Lines in, translations out: in order, streaming, with bounded memory."""
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import chain, islice, repeat
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -14,6 +15,9 @@ from translate.decoding.scorer import Hypothesis, Scorer
 from translate.errors import TranslateError
 from translate.models.seq2seq import Tokens
 from translate.text.tokenizer import PAD, Tokenizer
+from translate.text.words import Link
+
+Item = TypeVar("Item")
 
 WINDOW_BATCHES = 16
 """Batches of lines that are read ahead, so that lines of like length can be searched together."""
@@ -24,13 +28,17 @@ FULL_BATCH_LENGTH = 128
 
 @dataclass(frozen=True)
 class Translation:
-    """A translated line. `found` is false where the search gave nothing: then the text is empty, the score -inf."""
+    """A translated line. `found` is false where the search gave nothing: then the text is empty, the score -inf.
+
+    `links` join its words with those of the source, where the translator was asked for them.
+    """
 
     text: str
     ids: list[int]
     log_prob: float
     score: float
     found: bool = True
+    links: Sequence[Link] = ()
 
 
 BLANK = Translation("", [], 0.0, 0.0)
@@ -47,7 +55,8 @@ def go_on() -> None:
 class Translator:
     """Translates lines with a scorer, as `decode` says.
 
-    `interrupted` is called before each batch; what it raises ends the translation.
+    `interrupted` is called before each batch; what it raises ends the translation. `align` gives the links of source
+    lines with their translations (ids), as `Aligner.own` does.
     """
 
     def __init__(
@@ -57,12 +66,14 @@ class Translator:
         decode: DecodeConfig,
         device: torch.device,
         interrupted: Callable[[], None] = go_on,
+        align: Callable[[Sequence[tuple[str, list[int]]]], list[list[Link]]] | None = None,
     ) -> None:
         self.scorer = scorer
         self.tokenizer = tokenizer
         self.decode = decode
         self.device = device
         self.interrupted = interrupted
+        self.align = align
 
     def translate(self, lines: Iterable[str]) -> Iterator[list[Translation]]:
         """Yield `n_best` translations for each line, best first, in the order of the lines.
@@ -85,7 +96,14 @@ class Translator:
             hypotheses = self._search([pieces[place] for place in chosen])
             for place, found in zip(chosen, hypotheses, strict=True):
                 results[place] = self._translations(found)
-        return results
+        return results if self.align is None else self._linked(lines, results)
+
+    def _linked(self, lines: Sequence[str], results: Sequence[list[Translation]]) -> list[list[Translation]]:
+        """The same translations with their links."""
+        assert self.align is not None
+        pairs = [(line, each.ids) for line, found in zip(lines, results, strict=True) for each in found]
+        links = iter(self.align(pairs))
+        return [[replace(each, links=next(links)) for each in found] for found in results]
 
     @torch.no_grad()  # not inference_mode: no faster, and what a model keeps for later (positions) could not train
     def _search(self, pieces: Sequence[Sequence[int]]) -> list[list[Hypothesis]]:
@@ -115,7 +133,7 @@ def padded(pieces: Sequence[Sequence[int]], device: torch.device) -> Tokens:
     return Tokens(torch.from_numpy(ids).to(device), torch.tensor(lengths, device=device), max(lengths))
 
 
-def windows(lines: Iterable[str], batch_size: int) -> Iterator[list[str]]:
+def windows(lines: Iterable[Item], batch_size: int) -> Iterator[list[Item]]:
     """Cut a stream into windows: at first one batch, so that results come soon, then twice as many each time.
 
     With batches of one line nothing is read ahead, so that a program can talk to us line by line.
@@ -125,7 +143,7 @@ def windows(lines: Iterable[str], batch_size: int) -> Iterator[list[str]]:
     stream = iter(lines)
     error = None
     while error is None:
-        window: list[str] = []
+        window: list[Item] = []
         try:
             for line in islice(stream, size):
                 window.append(line)

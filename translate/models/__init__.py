@@ -3,6 +3,8 @@
 from torch import nn
 
 from translate.config import (
+    ConvDecoderConfig,
+    ConvEncoderConfig,
     DecoderConfig,
     EncoderConfig,
     ModelConfig,
@@ -11,6 +13,7 @@ from translate.config import (
     TransformerDecoderConfig,
     TransformerEncoderConfig,
 )
+from translate.models.conv import ConvDecoder, ConvEncoder
 from translate.models.rnn import RnnDecoder, RnnEncoder
 from translate.models.seq2seq import Decoder, Encoder, Seq2Seq
 from translate.models.transformer import TransformerDecoder, TransformerEncoder
@@ -40,6 +43,8 @@ def _build_encoder(config: EncoderConfig, vocabulary: int) -> Encoder:
     match config:
         case RnnEncoderConfig():
             return RnnEncoder(config, vocabulary)
+        case ConvEncoderConfig():
+            return ConvEncoder(config, vocabulary)
         case TransformerEncoderConfig():
             return TransformerEncoder(config, vocabulary)
 
@@ -48,5 +53,7 @@ def _build_decoder(config: DecoderConfig, vocabulary: int, memory_width: int) ->
     match config:
         case RnnDecoderConfig():
             return RnnDecoder(config, vocabulary, memory_width)
+        case ConvDecoderConfig():
+            return ConvDecoder(config, vocabulary, memory_width)
         case TransformerDecoderConfig():
             return TransformerDecoder(config, vocabulary, memory_width)

@@ -1,20 +1,24 @@
 """Every way for a query to look at a memory.
 
-A recurrent decoder has one `Attention` with one of the scores below; a Transformer layer has `SelfAttention` and
-`CrossAttention` with many heads. What depends on the memory alone is computed once a sentence, by `prepare`.
+A query is compared with keys (`score.py`), of which it may see some (`scope.py`); the scores become weights, which mix
+values or choose one (`selection.py`). `Attention` puts any of these together, with one head or several; the
+Transformer's own kind, written for speed, is in `multi_head.py`. What depends on the memory alone is computed once a
+sentence, by `prepare`.
 """
 
-import math
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from translate.config import AttentionConfig
 from translate.models.dropout import Dropout
 from translate.models.loop_matrix import LoopMatrix
-from translate.models.seq2seq import Record
+from translate.models.scope import Visible, build_scope
+from translate.models.score import build_score
+from translate.models.selection import build_selection, normalize
+from translate.models.seq2seq import Aux, Memory, State
 
 
 def compute_dtype(x: Tensor) -> torch.dtype:
@@ -24,260 +28,183 @@ def compute_dtype(x: Tensor) -> torch.dtype:
 
 
 @dataclass(frozen=True)
-class Visible:
-    """Which keys a query may see, prepared once for all layers, heads and steps of a pass.
+class Prepared:
+    """What queries of a sentence look at; with several heads, a dimension H follows B."""
 
-    `bias` (B or 1, Q or 1, S) is added to the scores: 0, or so low that the weight becomes exactly 0.
-    `alive` (B, 1, 1) is multiplied with the weights: 0 for a sentence of which nothing may be seen, so that its
-    weights are 0 rather than uniform over padding; None where that cannot be.
-    """
+    keys: Tensor | LoopMatrix  # (B, D, S) or, where the score is no product, (B, S, D)
+    values: Tensor | LoopMatrix  # (B, S, D)
+    bias: Tensor  # (B, 1, S)
+    alive: Tensor  # (B, 1, 1)
+    lengths: Tensor  # (B, 1, 1)
 
-    bias: Tensor
-    alive: Tensor | None = None
-
-    @classmethod
-    def real(cls, mask: Tensor, dtype: torch.dtype) -> "Visible":
-        """All real tokens: mask (B, S)."""
-        lowest = torch.finfo(dtype).min / 2  # a score may still be added
-        bias = torch.zeros(mask.shape, dtype=dtype, device=mask.device).masked_fill_(~mask, lowest)
-        return cls(bias[:, None], mask.any(-1)[:, None, None].to(torch.promote_types(dtype, torch.float32)))
+    def tensors(self, prefix: str) -> dict[str, Tensor]:
+        """As entries of a decoder's State."""
+        return {prefix + name: tensor for name, tensor in vars(self).items()}
 
     @classmethod
-    def past(cls, length: int, dtype: torch.dtype, device: torch.device) -> "Visible":
-        """Each position sees itself and what came before it (a causal mask)."""
-        lowest = torch.full((length, length), torch.finfo(dtype).min / 2, dtype=dtype, device=device)
-        return cls(lowest.triu_(1)[None])
-
-    def heads(self, count: int) -> "Visible":
-        """The same for B * count independent heads."""
-        if self.bias.size(0) == 1 and self.alive is None:
-            return self
-        alive = None if self.alive is None else self.alive.repeat_interleave(count, 0)
-        return Visible(self.bias.repeat_interleave(count, 0), alive)
-
-    def softmax(self, biased: Tensor) -> Tensor:
-        """Scores with `bias` already added (B, Q, S) -> weights; a row sums to 1, or to 0 if it sees nothing.
-
-        In fp32 at least: that is more exact than bf16, and on CPU three times faster.
-        """
-        weights = biased.softmax(-1, dtype=torch.promote_types(biased.dtype, torch.float32))
-        return weights if self.alive is None else weights * self.alive
+    def of(cls, tensors: dict[str, Tensor], prefix: str) -> "Prepared":
+        """What `tensors` made entries of."""
+        return cls(*(tensors[prefix + name] for name in ("keys", "values", "bias", "alive", "lengths")))
 
 
-# One head, for recurrent decoders -----------------------------------------------------------------------------------
+@dataclass(frozen=True)
+class Look:
+    """What queries saw: context (B, Q, D), weights (B, Q, S) or by head (B, H, Q, S), and what the loss needs.
 
-
-class Score(nn.Module):
-    """How well a key answers a query: query (B, Q, D), prepared keys -> scores (B, Q, S).
-
-    A new score is a subclass and a case in `build_score`.
+    `covered`, shaped as the weights of one query, is their sum over all queries so far; None without coverage.
     """
 
-    is_product = True
-    """Whether the score is just `query @ keys` with keys (B, D, S), so that a loop may put their gradient off."""
+    context: Tensor
+    weights: Tensor
+    aux: Aux
+    covered: Tensor | None = None
 
-    def prepare(self, memory: Tensor) -> Tensor:
-        """The part that knows only the memory (B, S, D), computed once a sentence. Its first dimension is B."""
-        raise NotImplementedError
-
-    def forward(self, query: Tensor, keys: Tensor | LoopMatrix) -> Tensor:
-        """query (B, Q, D) and what `prepare` gave -> scores (B, Q, S)."""
-        return query @ keys
-
-
-class Dot(Score):
-    """q . m (Luong et al. 2015)."""
-
-    def prepare(self, memory: Tensor) -> Tensor:
-        """(B, S, D) -> (B, D, S)."""
-        return memory.transpose(1, 2)
-
-
-class ScaledDot(Score):
-    """q . m / sqrt(D) (Vaswani et al. 2017)."""
-
-    def prepare(self, memory: Tensor) -> Tensor:
-        """(B, S, D) -> (B, D, S)."""
-        return memory.transpose(1, 2) / math.sqrt(memory.size(-1))
-
-
-class General(Score):
-    """q . W m (Luong et al. 2015)."""
-
-    def __init__(self, width: int) -> None:
-        super().__init__()
-        self.key = nn.Linear(width, width, bias=False)
-        nn.init.xavier_uniform_(self.key.weight)
-
-    def prepare(self, memory: Tensor) -> Tensor:
-        """(B, S, D) -> (B, D, S)."""
-        keys: Tensor = self.key(memory)
-        return keys.transpose(1, 2)
-
-
-class Additive(Score):
-    """v . tanh(W q + U m + b) (Bahdanau et al. 2015)."""
-
-    is_product = False
-
-    def __init__(self, width: int) -> None:
-        super().__init__()
-        self.query = nn.Linear(width, width, bias=False)
-        self.key = nn.Linear(width, width)
-        self.v = nn.Linear(width, 1, bias=False)
-        for linear in (self.query, self.key, self.v):
-            nn.init.xavier_uniform_(linear.weight)
-        nn.init.zeros_(self.key.bias)
-
-    def prepare(self, memory: Tensor) -> Tensor:
-        """(B, S, D) -> (B, S, D)."""
-        return self.key(memory)
-
-    def forward(self, query: Tensor, keys: Tensor | LoopMatrix) -> Tensor:
-        """(B, Q, D), (B, S, D) -> (B, Q, S); B * Q * S * D numbers in between."""
-        assert isinstance(keys, Tensor)
-        scores: Tensor = self.v(torch.tanh(self.query(query)[:, :, None] + keys[:, None]))
-        return scores.squeeze(-1)
-
-
-def build_score(config: AttentionConfig, width: int) -> Score:
-    """The score that the config names, for queries and memories of one width."""
-    match config.score:
-        case "dot":
-            return Dot()
-        case "scaled_dot":
-            return ScaledDot()
-        case "general":
-            return General(width)
-        case "additive":
-            return Additive(width)
-        case "none":
-            raise AssertionError("a decoder without attention has no score")
+    @classmethod
+    def joined(cls, looks: "Sequence[Look]") -> "Look":
+        """One after another in time."""
+        aux = {name: torch.cat([look.aux[name] for look in looks], -1) for name in looks[0].aux}
+        context, weights = (torch.cat([getattr(look, name) for look in looks], -2) for name in ("context", "weights"))
+        return cls(context, weights, aux, looks[-1].covered)
 
 
 class Attention(nn.Module):
-    """Weights from a score, and the average of the values under them."""
+    """Weights from a score, and what they make of the values.
 
-    def __init__(self, config: AttentionConfig, width: int) -> None:
+    With heads, queries, keys and values are projected to H subspaces (Vaswani et al. 2017), each attends by itself,
+    and the contexts are joined and projected once more; the heads share the score's own parameters. With one head a
+    memory of another width is brought to that of the query.
+    """
+
+    def __init__(
+        self, config: AttentionConfig, width: int, memory_width: int, heads: int = 1, dropout: float = 0.0
+    ) -> None:
         super().__init__()
-        self.score = build_score(config, width)
-
-    def prepare(self, memory: Tensor) -> Tensor:
-        """memory (B, S, D) -> keys, once a sentence."""
-        keys: Tensor = self.score.prepare(memory)
-        return keys
-
-    def attend(
-        self, query: Tensor, keys: Tensor | LoopMatrix, values: Tensor | LoopMatrix, visible: Visible
-    ) -> tuple[Tensor, Tensor]:
-        """query (B, Q, D), values (B, S, D) -> context (B, Q, D), weights (B, Q, S)."""
-        weights = visible.softmax(self.score(query, keys) + visible.bias)
-        return weights.to(visible.bias.dtype) @ values, weights
-
-
-# Many heads, for the Transformer -------------------------------------------------------------------------------------
-
-
-class MultiHead(nn.Module):
-    """softmax(Q K^T / sqrt(d)) V in each of H subspaces of width d (Vaswani et al. 2017)."""
-
-    def __init__(self, width: int, heads: int, dropout: float) -> None:
-        super().__init__()
+        self.config = config
         self.heads = heads
-        self.scale = 1.0 / math.sqrt(width // heads)
-        self.output = _linear(width, width)
+        self.bridge = nn.Identity() if heads > 1 or memory_width == width else linear(memory_width, width, bias=False)
+        if heads > 1:
+            self.query, self.output = linear(width, width), linear(width, width)
+            self.value = linear(memory_width, width)
+        self.score = build_score(config, width // heads)
+        if heads > 1 and self.score.reads_memory:
+            self.key = linear(memory_width, width)
+        self.scope = build_scope(config, width // heads)
+        self.selection = build_selection(config, width // heads)
         self.dropout = Dropout(dropout)
 
-    def look(
-        self, query: Tensor, keys: Tensor, values: Tensor, visible: Visible, record: Record | None, path: str
-    ) -> Tensor:
-        """Queries (B*H, Q, d), keys and values (B*H, S, d), what the heads see -> (B, Q, D); records (B, H, Q, S).
+    def prepare(self, memory: Memory) -> Prepared:
+        """Keys, values and what may be seen, once a sentence."""
+        dtype = compute_dtype(memory.states)
+        memory = memory.to(dtype)
+        states = self.bridge(memory.states)
+        values = states if memory.values is memory.states else self.bridge(memory.values)
+        visible = Visible.real(memory.mask, dtype)
+        lengths = memory.lengths[:, None, None]
+        assert visible.alive is not None
+        if self.heads == 1:
+            return Prepared(self.score.prepare(states), values, visible.bias, visible.alive, lengths)
+        values = self._split(self.value(values))
+        keys = self._split(self.key(states)) if self.score.reads_memory else values
+        seen = (visible.bias[:, None], visible.alive[:, None], lengths[:, None])
+        return Prepared(self.score.prepare(keys), values, *seen)
 
-        Three plain products on CPU, where the fused kernel is ten times slower at sentence lengths; the fused kernel
-        on a GPU, unless weights are wanted or dropped.
-        """
-        if query.is_cuda and record is None and not self.dropout.active:
-            context = self._fused(query, keys, values, visible)
+    def in_loop(self, prepared: Prepared) -> Prepared:
+        """The same for many calls of `attend`, with the gradient of what they multiply by taken once."""
+        if self.config.features == "multi_dimensional":
+            return prepared
+        assert isinstance(prepared.keys, Tensor)
+        assert isinstance(prepared.values, Tensor)
+        dtype = prepared.values.dtype
+        keys = LoopMatrix(prepared.keys, dtype) if self.score.is_product else prepared.keys
+        return replace(prepared, keys=keys, values=LoopMatrix(prepared.values, dtype))
+
+    def attend_all(self, query: Tensor, prepared: Prepared) -> Look:
+        """Queries of all times, (B, T, D); one after another only where one must know what those before it saw."""
+        if not self.config.coverage:
+            return self.attend(query, prepared, torch.arange(query.size(1), device=query.device)[:, None])
+        looks: list[Look] = []
+        prepared = self.in_loop(prepared)
+        for time in range(query.size(1)):
+            covered = looks[-1].covered if looks else None
+            looks.append(self.attend(query[:, time : time + 1], prepared, time, covered))
+        return Look.joined(looks)
+
+    def attend(self, query: Tensor, prepared: Prepared, time: Tensor | int, covered: Tensor | None = None) -> Look:
+        """query (B, Q, D), all at position `time` of the target or at positions `time` (Q, 1)."""
+        asked = query if self.heads == 1 else self._split(self.query(query))
+        weights = self.weigh(asked, prepared, time, covered)
+        aux: Aux = {}
+        if self.score.per_feature:
+            assert isinstance(prepared.values, Tensor)
+            context = (self.dropout(weights) * prepared.values[..., None, :, :]).sum(-2).to(prepared.bias.dtype)
+            weights = weights.mean(-1)
         else:
-            weights = visible.softmax(torch.baddbmm(visible.bias, query, keys.transpose(1, 2), alpha=self.scale))
-            if record is not None:
-                record[path] = weights.unflatten(0, (-1, self.heads))
-            context = torch.bmm(self.dropout(weights.to(values.dtype)), values)
-        return self.output(context.unflatten(0, (-1, self.heads)).transpose(1, 2).flatten(2))
+            weights, aux = self.selection(weights, asked)
+            context = self.dropout(weights).to(prepared.bias.dtype) @ prepared.values
+        if self.config.coverage:
+            before = torch.zeros_like(weights) if covered is None else covered
+            again = torch.minimum(weights, before).sum(-1) * (self.config.coverage_weight / self.heads)
+            aux["penalty"] = again + aux.get("penalty", 0.0)
+            covered = before + weights
+        if self.heads > 1:
+            context = self.output(context.transpose(1, 2).flatten(2))
+            aux = {name: tensor.sum(1) for name, tensor in aux.items()}
+        return Look(context, weights, aux, covered)
 
-    def _fused(self, query: Tensor, keys: Tensor, values: Tensor, visible: Visible) -> Tensor:
-        bias = visible.bias.expand(query.size(0), query.size(1), keys.size(1))
-        context = F.scaled_dot_product_attention(query[None], keys[None], values[None], bias[None], scale=self.scale)
-        return context[0] if visible.alive is None else context[0] * visible.alive
+    def weigh(self, query: Tensor, prepared: Prepared, time: Tensor | int, covered: Tensor | None = None) -> Tensor:
+        """How the states share a query's attention: (..., Q, S), or (..., Q, S, D) with a score for each feature."""
+        scores = self.score(query, prepared.keys, covered)
+        bias, alive = prepared.bias, prepared.alive
+        hidden, factor = self.scope(query, time, prepared.lengths, bias.size(-1))
+        bias = bias if hidden is None else bias + hidden
+        if not self.score.per_feature:
+            weights = normalize(scores + bias, self.config.normalizer, -1) * alive
+            return weights if factor is None else weights * factor
+        weights = normalize(scores + bias[..., None], self.config.normalizer, -2) * alive[..., None]
+        return weights if factor is None else weights * factor[..., None]
 
-    def split(self, x: Tensor, parts: int) -> tuple[Tensor, ...]:
-        """Projections (B, L, parts * D) -> each part as (B*H, L, d), the rows of a head side by side in memory."""
-        by_head = x.unflatten(-1, (parts, self.heads, -1)).permute(2, 0, 3, 1, 4)  # (parts, B, H, L, d)
-        return by_head.flatten(1, 2).unbind(0)
+    def start(self, memory: Memory, beam: int, prefix: str) -> State:
+        """The entries of a decoder's State that `step` reads, for `beam` hypotheses a sentence."""
+        prepared = self.prepare(memory)
+        state = State({}, prepared.tensors(prefix))
+        if self.config.coverage:
+            heads = [self.heads] if self.heads > 1 else []
+            size = (memory.states.size(0), beam, *heads, memory.longest)
+            state.beams[f"{prefix}covered"] = prepared.alive.new_zeros(size)
+        return state
 
+    def step(self, query: Tensor, state: State, prefix: str, time: int) -> Look:
+        """One step of each hypothesis: query (B, K, D); weights are (B, K, S), or by head (B, K, H, S)."""
+        several, name = self.heads > 1, f"{prefix}covered"
+        covered = state.beams.get(name)
+        if covered is not None and several:
+            covered = covered.transpose(1, 2)
+        look = self.attend(query, Prepared.of(state.sentences, prefix), time, covered)
+        if look.covered is not None:
+            state.beams[name] = look.covered.transpose(1, 2) if several else look.covered
+        return replace(look, weights=look.weights.transpose(1, 2)) if several else look
 
-class SelfAttention(MultiHead):
-    """A sequence looks at itself; one matrix gives queries, keys and values."""
-
-    def __init__(self, width: int, heads: int, dropout: float) -> None:
-        super().__init__(width, heads, dropout)
-        self.qkv = _linear(width, width, parts=3)
-
-    def forward(self, x: Tensor, visible: Visible, record: Record | None, path: str) -> Tensor:
-        """x (B, L, D) -> (B, L, D); records (B, H, L, L)."""
-        query, keys, values = self.split(self.qkv(x), 3)
-        return self.look(query, keys, values, visible, record, path)
-
-    def step(self, x: Tensor, keys: Tensor, values: Tensor, time: int, record: Record | None, path: str) -> Tensor:
-        """The position `time`, x (B, K, D) -> (B, K, D); records (B, K, H, time + 1).
-
-        Its key and value are written into the caches (B, K, H, capacity, d) in place.
-        """
-        query, key, value = self.qkv(x).unflatten(-1, (3, self.heads, -1)).unbind(2)  # (B, K, H, d)
-        keys[:, :, :, time] = key
-        values[:, :, :, time] = value
-        keys, values = keys[:, :, :, : time + 1], values[:, :, :, : time + 1]
-        scores = (keys @ (query * self.scale)[..., None]).squeeze(-1)  # (B, K, H, time + 1)
-        weights = scores.softmax(-1, dtype=torch.promote_types(scores.dtype, torch.float32))
-        if record is not None:
-            record[path] = weights
-        return self.output((weights[:, :, :, None].to(values.dtype) @ values).flatten(2))
-
-
-class CrossAttention(MultiHead):
-    """A sequence looks at a memory of any width."""
-
-    def __init__(self, width: int, memory_width: int, heads: int, dropout: float) -> None:
-        super().__init__(width, heads, dropout)
-        self.query = _linear(width, width)
-        self.key_value = _linear(memory_width, width, parts=2)
-
-    def prepare(self, memory: Tensor) -> tuple[Tensor, Tensor]:
-        """memory (B, S, D_enc) -> keys and values (B*H, S, d), once a sentence."""
-        keys, values = self.split(self.key_value(memory), 2)
-        return keys, values
-
-    def forward(
-        self, x: Tensor, keys: Tensor, values: Tensor, visible: Visible, record: Record | None, path: str
-    ) -> Tensor:
-        """x (B, T, D) -> (B, T, D); records (B, H, T, S)."""
-        (query,) = self.split(self.query(x), 1)
-        return self.look(query, keys, values, visible, record, path)
-
-    def step(
-        self, x: Tensor, keys: Tensor, values: Tensor, visible: Visible, record: Record | None, path: str
-    ) -> Tensor:
-        """One position of each hypothesis, x (B, K, D) -> (B, K, D); records (B, K, H, S)."""
-        attended = self.forward(x, keys, values, visible, record, path)
-        if record is not None:
-            record[path] = record[path].transpose(1, 2)
-        return attended
+    def _split(self, x: Tensor) -> Tensor:
+        """(B, L, D) -> (B, H, L, d)."""
+        return x.unflatten(-1, (self.heads, -1)).transpose(1, 2)
 
 
-def _linear(inputs: int, outputs: int, parts: int = 1) -> nn.Linear:
+def of_layers(auxes: Sequence[Aux]) -> Aux:
+    """What the layers of a decoder give the loss: one penalty (B, T), and choices side by side (B, T, L).
+
+    They are not added: the baseline of a layer knows what the layers below chose, and a choice that is compared with
+    what already knows of it gets the wrong gradient.
+    """
+    names = {name: None for aux in auxes for name in aux}  # in order
+    stacked = {name: torch.stack([aux[name] for aux in auxes], -1) for name in names}
+    return {name: tensor.sum(-1) if name == "penalty" else tensor for name, tensor in stacked.items()}
+
+
+def linear(inputs: int, outputs: int, parts: int = 1, bias: bool = True) -> nn.Linear:
     """Several projections in one matrix, each initialised as if it stood alone (Glorot & Bengio 2010)."""
-    linear = nn.Linear(inputs, parts * outputs)
+    linear = nn.Linear(inputs, parts * outputs, bias=bias)
     for part in linear.weight.data.chunk(parts):
         nn.init.xavier_uniform_(part)
-    nn.init.zeros_(linear.bias)
+    if bias:
+        nn.init.zeros_(linear.bias)
     return linear

@@ -12,7 +12,23 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 
-class Dropout(nn.Module):
+class Keyed(nn.Module):
+    """A place in the model that draws: `Seq2Seq.key_randomness` gives it its key before each training pass."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.key: tuple[int, ...] | None = None
+        self.calls = 0
+
+    def next_key(self) -> list[int]:
+        """A key that no other draw of this pass has."""
+        assert self.key is not None, "Seq2Seq.key_randomness was not called before this training pass"
+        key = [*self.key, self.calls]
+        self.calls += 1
+        return key
+
+
+class Dropout(Keyed):
     """Zero each element with probability p and scale the rest by 1 / (1 - p) (Srivastava et al. 2014).
 
     On CPU a mask is 16 random bits an element: torch's own generator draws one element at a time on one thread and
@@ -22,8 +38,6 @@ class Dropout(nn.Module):
     def __init__(self, p: float) -> None:
         super().__init__()
         self.p = round(p * 65536) / 65536
-        self.key: tuple[int, ...] | None = None
-        self.calls = 0
 
     @property
     def active(self) -> bool:
@@ -38,9 +52,7 @@ class Dropout(nn.Module):
 
     def draw(self, shape: torch.Size, like: Tensor) -> Tensor:
         """A fresh mask: 1 where an element is kept and 0 elsewhere, in the device and number format of `like`."""
-        assert self.key is not None, "Seq2Seq.key_randomness was not called before this training pass"
-        key = [*self.key, self.calls]
-        self.calls += 1
+        key = self.next_key()
         return self._cpu_mask(key, shape, like) if like.device.type == "cpu" else self._device_mask(key, shape, like)
 
     def draw_scaled(self, like: Tensor, count: int) -> Tensor | None:
@@ -57,13 +69,36 @@ class Dropout(nn.Module):
         return torch.from_numpy(kept).to(like.dtype).view(shape)
 
     def _device_mask(self, key: list[int], shape: torch.Size, like: Tensor) -> Tensor:
-        seed = np.random.SeedSequence(key).generate_state(1, np.uint64)[0]
-        generator = torch.Generator(like.device).manual_seed(int(seed) & (2**63 - 1))
+        generator = _device_generator(key, like.device)
         return torch.empty(shape, dtype=like.dtype, device=like.device).bernoulli_(1.0 - self.p, generator=generator)
 
     def extra_repr(self) -> str:
         """p, for print(model)."""
         return f"p={self.p:.4g}"
+
+
+class Noise(Keyed):
+    """Draws for those who choose at random."""
+
+    def gumbel(self, like: Tensor) -> Tensor:
+        """-log(-log u) with u uniform, of the shape of `like`.
+
+        The largest of log p_i + noise_i is at i with probability p_i (Gumbel 1954; Jang et al. 2017).
+        """
+        key = self.next_key()
+        if like.device.type == "cpu":
+            draws = np.random.SFC64(key).random_raw(like.numel()) >> np.uint64(11)
+            uniform = torch.from_numpy((draws.astype(np.float64) + 0.5) * 2.0**-53).view(like.shape)
+        else:
+            generator = _device_generator(key, like.device)
+            uniform = torch.rand(like.shape, dtype=torch.float64, device=like.device, generator=generator)
+            uniform = uniform.clamp(2.0**-54, 1.0 - 2.0**-53)
+        return -torch.log(-torch.log(uniform)).to(like.dtype)
+
+
+def _device_generator(key: list[int], device: torch.device) -> torch.Generator:
+    seed = np.random.SeedSequence(key).generate_state(1, np.uint64)[0]
+    return torch.Generator(device).manual_seed(int(seed) & (2**63 - 1))
 
 
 class _ScaleKept(torch.autograd.Function):

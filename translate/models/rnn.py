@@ -1,8 +1,9 @@
 """Recurrent encoder and decoder with attention.
 
 The decoder follows Luong et al. (2015): a step of the recurrent layers gives a query h, attention gives a context c,
-and the attentional vector tanh(W [c; h]) is the feature; with input feeding it also enters the next step. Without
-attention the encoder's summary enters every step and h is the feature (Cho et al. 2014).
+and the attentional vector tanh(W [c; h]) is the feature; with input feeding it also enters the next step. Or it
+attends before the step, as Bahdanau et al. (2015): the query is the state so far, and the context enters the step.
+Without attention the encoder's summary enters every step and h is the feature (Cho et al. 2014).
 """
 
 import math
@@ -13,7 +14,7 @@ from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence, pad_packed_
 
 from translate.config import RnnDecoderConfig, RnnEncoderConfig, embedding_width
 from translate.models import cells
-from translate.models.attention import Attention, Visible, compute_dtype
+from translate.models.attention import Attention, Look, Prepared
 from translate.models.cells import Hidden
 from translate.models.dropout import Dropout
 from translate.models.loop_matrix import LoopMatrix
@@ -59,17 +60,17 @@ class RnnDecoder(Decoder):
         super().__init__()
         width = self.width = config.width
         self.attends = config.attention.score != "none"
-        self.feeds = self.attends and config.input_feeding
+        self.before = self.attends and config.attention.placement == "before"
+        self.feeds = self.attends and config.input_feeding and not self.before
         self.embedding = build_embedding(vocabulary, embedding_width(config))
-        later = width if self.feeds else 0 if self.attends else memory_width
+        later = width if self.feeds or self.before else 0 if self.attends else memory_width
         inputs = [embedding_width(config) + later] + [width] * (config.layers - 1)
         self.layers = nn.ModuleList(cells.build_layer(config.cell, size, width) for size in inputs)
         self.initial = nn.ModuleList(_linear(memory_width, width, bias=True) for _ in inputs)
         self.dropout = nn.ModuleList(Dropout(config.dropout) for _ in inputs)  # on what enters each layer
         self.feature_dropout = Dropout(config.dropout)
         if self.attends:
-            self.bridge = nn.Identity() if memory_width == width else _linear(memory_width, width, bias=False)
-            self.attention = Attention(config.attention, width)
+            self.attention = Attention(config.attention, width, memory_width, config.attention.heads)
             self.combine = _linear(2 * width, width, bias=False)
 
     def forward(self, tgt_in: Tokens, memory: Memory, record: Record | None = None) -> tuple[Tensor, Aux]:
@@ -78,38 +79,41 @@ class RnnDecoder(Decoder):
         hidden = self._initial(memory.summary)
         if not self.attends:
             return self.feature_dropout(self._run(known, hidden)), {}
-        keys, values, visible = self._prepare(memory)
-        if self.feeds:
-            features, weights = self._run_feeding(known, hidden, keys, values, visible)
+        prepared = self.attention.prepare(memory)
+        if self.feeds or self.before:
+            features, look = self._run_loop(known, hidden, self.attention.in_loop(prepared))
         else:
             query = self._run(known, hidden)
-            context, weights = self.attention.attend(query, keys, values, visible)
-            features = torch.tanh(self.combine(_beside(context, query)))
+            look = self.attention.attend_all(query, prepared)
+            if look.covered is None and "choice" in look.aux:  # no later step will know what this one chose
+                look.aux["lone_choice"] = look.aux.pop("choice")
+            features = torch.tanh(self.combine(_beside(look.context, query)))
         if record is not None:
-            record["alignment"] = weights
-        return self.feature_dropout(features), {}
+            self._write_down(look, record, heads_at=1)
+        return self.feature_dropout(features), look.aux
 
     def start(self, memory: Memory, max_len: int, beam: int = 1) -> State:
-        """Beams: each layer's state and the vector fed back; sentences: keys, values and what is visible."""
-        beams, sentences = {}, {}
+        """Beams: each layer's state and the vector fed back; sentences: what attention looks at."""
+        beams = {}
         for index, hidden in enumerate(self._initial(memory.summary)):
             for name, part in zip(cells.PARTS, hidden, strict=False):
                 beams[f"{index}.{name}"] = part[:, None].repeat(1, beam, 1)
-        if self.attends:
-            keys, values, visible = self._prepare(memory)
-            assert visible.alive is not None
-            sentences = {"keys": keys, "values": values, "bias": visible.bias, "alive": visible.alive}
+        state = self.attention.start(memory, beam, "") if self.attends else State({}, {})
+        state.beams.update(beams)
         if self.feeds:
-            beams["fed"] = torch.zeros_like(beams["0.hidden"])
-        return State(beams, sentences)
+            state.beams["fed"] = torch.zeros_like(beams["0.hidden"])
+        return state
 
     def step(
         self, token: Tensor, memory: Memory, state: State, time: int, record: Record | None = None
     ) -> tuple[Tensor, State]:
         """token (B, K) -> features (B, K, D)."""
-        beams, sentences = state.beams, state.sentences
+        beams = state.beams
         x = self._known(token.t(), memory.summary).transpose(0, 1)  # (B, K, .)
-        if self.feeds:
+        look = self.attention.step(beams[f"{len(self.layers) - 1}.hidden"], state, "", time) if self.before else None
+        if look is not None:
+            x = _beside(x, look.context)
+        elif self.feeds:
             x = _beside(x, beams["fed"])
         for index, layer in enumerate(self.layers):
             names = [f"{index}.{name}" for name in cells.PARTS if f"{index}.{name}" in beams]
@@ -118,14 +122,19 @@ class RnnDecoder(Decoder):
             x = hidden[0]
         if not self.attends:
             return x, state
-        visible = Visible(sentences["bias"], sentences["alive"])
-        context, weights = self.attention.attend(x, sentences["keys"], sentences["values"], visible)
-        features = torch.tanh(self.combine(_beside(context, x)))
+        look = look or self.attention.step(x, state, "", time)
+        features = torch.tanh(self.combine(_beside(look.context, x)))
         if self.feeds:
             beams["fed"] = features.to(x.dtype)
         if record is not None:
-            record["alignment"] = weights
+            self._write_down(look, record, heads_at=2)
         return features, state
+
+    def _write_down(self, look: Look, record: Record, heads_at: int) -> None:
+        several = self.attention.heads > 1
+        record["alignment"] = look.weights.mean(heads_at) if several else look.weights
+        if several:
+            record["decoder.attention"] = look.weights
 
     def _known(self, ids: Tensor, summary: Tensor) -> Tensor:
         """What enters a step whatever the steps before it did: ids (T, B) -> (T, B, .)."""
@@ -138,41 +147,35 @@ class RnnDecoder(Decoder):
         starts = [torch.tanh(linear(summary)).to(dtype) for linear in self.initial]
         return [cells.first_hidden(layer, h) for layer, h in zip(self.layers, starts, strict=True)]
 
-    def _prepare(self, memory: Memory) -> tuple[Tensor, Tensor, Visible]:
-        """Keys, values (B, S, D) and what is visible, once a sentence."""
-        dtype = compute_dtype(memory.states)
-        states = self.bridge(memory.states.to(dtype))
-        values = states if memory.values is memory.states else self.bridge(memory.values.to(dtype))
-        return self.attention.prepare(states), values, Visible.real(memory.mask, dtype)
-
     def _run(self, x: Tensor, hidden: list[Hidden]) -> Tensor:
         """All steps, layer by layer, where no step waits for what attention saw: x (T, B, .) -> h (B, T, D)."""
         for index, layer in enumerate(self.layers):
             x = cells.run(layer, x if index == 0 else self.dropout[index](x), hidden[index])
         return x.transpose(0, 1)
 
-    def _run_feeding(
-        self, known: Tensor, hidden: list[Hidden], keys: Tensor, values: Tensor, visible: Visible
-    ) -> tuple[Tensor, Tensor]:
-        """All layers, step by step: known (T, B, .) -> features (B, T, D), weights (B, T, S)."""
-        dtype = values.dtype
+    def _run_loop(self, known: Tensor, hidden: list[Hidden], prepared: Prepared) -> tuple[Tensor, Look]:
+        """All layers, step by step: known (T, B, .) -> features (B, T, D)."""
+        dtype = prepared.bias.dtype
         layers = [cells.LoopLayer(layer, None if i else known, dtype) for i, layer in enumerate(self.layers)]
         masks = [d.draw_scaled(hidden[0][0], known.size(0)) for d in self.dropout[1:] if isinstance(d, Dropout)]
         combine = LoopMatrix(self.combine.weight.t(), dtype)
-        loop_keys = LoopMatrix(keys, dtype) if self.attention.score.is_product else keys
-        loop_values = LoopMatrix(values, dtype)
         x = torch.zeros_like(hidden[0][0], dtype=dtype)
-        features, weights = [], []
+        features: list[Tensor] = []
+        looks: list[Look] = []
         for time in range(known.size(0)):
+            covered = looks[-1].covered if looks else None
+            if self.before:
+                looks.append(self.attention.attend(hidden[-1][0][:, None], prepared, time, covered))
+                x = looks[-1].context.squeeze(1)
             for index, layer in enumerate(layers):
                 mask = masks[index - 1] if index else None
                 hidden[index] = layer(time, x if mask is None else x * mask[time], hidden[index])
                 x = hidden[index][0]
-            context, seen = self.attention.attend(x[:, None], loop_keys, loop_values, visible)
-            x = torch.tanh(_beside(context.squeeze(1), x) @ combine)
+            if not self.before:
+                looks.append(self.attention.attend(x[:, None], prepared, time, covered))
+            x = torch.tanh(_beside(looks[-1].context.squeeze(1), x) @ combine)
             features.append(x)
-            weights.append(seen)
-        return torch.stack(features, 1), torch.cat(weights, 1)
+        return torch.stack(features, 1), Look.joined(looks)
 
 
 def _embed(embedding: nn.Embedding, ids: Tensor) -> Tensor:

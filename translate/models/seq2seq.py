@@ -12,13 +12,18 @@ from typing import Self
 import torch
 from torch import Tensor, nn
 
-from translate.models.dropout import Dropout
+from translate.models.dropout import Keyed
 
 Record = dict[str, Tensor]
 """Attention weights by the path of the module that computed them; `alignment` is the one the model names as such."""
 
 Aux = dict[str, Tensor]
-"""What the loss needs beyond the features (sampled choices, coverage, guided alignment); empty for most models."""
+"""What the loss needs beyond the features, each (B, T); empty for most models.
+
+`penalty` is added to the loss. `choice` is the log-probability of what was sampled, `lone_choice` the same where no
+later position can know of it, and `baseline` the loss that was expected to come of it; these are (B, T, L) where each
+of several layers chooses.
+"""
 
 
 @dataclass(frozen=True)
@@ -65,6 +70,12 @@ class Memory:
         if self.offsets is None:
             return self
         raise NotImplementedError("no encoder gives packed states yet")
+
+    def to(self, dtype: torch.dtype) -> "Memory":
+        """The same in another number format; values that are the states stay so."""
+        states = self.states.to(dtype)
+        values = states if self.values is self.states else self.values.to(dtype)
+        return replace(self, states=states, values=values)
 
     def keep(self, sentences: Tensor) -> "Memory":
         """The memory of the given sentences (B',) only."""
@@ -167,7 +178,7 @@ class Seq2Seq(nn.Module):
         return logits
 
     def key_randomness(self, *key: int) -> None:
-        """Make the next forward pass's dropout a pure function of `key` (seed, step, micro-batch)."""
-        for site, module in enumerate(m for m in self.modules() if isinstance(m, Dropout)):
+        """Make whatever the next forward pass draws a pure function of `key` (seed, step, micro-batch)."""
+        for site, module in enumerate(m for m in self.modules() if isinstance(m, Keyed)):
             module.key = (*key, site)
             module.calls = 0

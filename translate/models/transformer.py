@@ -4,18 +4,18 @@ Dropout stands where the paper has it: on the sum of embeddings and positions, a
 it joins the residual.
 """
 
-import math
 from collections.abc import Callable
-from typing import Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from translate.config import TransformerDecoderConfig, TransformerEncoderConfig
-from translate.errors import DataError
-from translate.models.attention import CrossAttention, SelfAttention, Visible, compute_dtype
+from translate.models.attention import compute_dtype, of_layers
 from translate.models.dropout import Dropout
+from translate.models.multi_head import SelfAttention, build_cross_attention
+from translate.models.positions import Positions
+from translate.models.scope import Visible
 from translate.models.seq2seq import Aux, Decoder, Encoder, Memory, Record, State, Tokens, build_embedding
 
 CACHE_BUCKET = 16
@@ -79,36 +79,42 @@ class TransformerDecoder(Decoder):
     def forward(self, tgt_in: Tokens, memory: Memory, record: Record | None = None) -> tuple[Tensor, Aux]:
         """tgt_in (B, T) -> features (B, T, D). Padding comes after the real tokens, so the past never holds any."""
         x = self.dropout(self.positions(self.embedding(tgt_in.ids), 0))
-        values = memory.values.to(compute_dtype(x))
-        past = Visible.past(tgt_in.longest, values.dtype, x.device)
-        real = Visible.real(memory.mask, values.dtype).heads(self.heads)
+        dtype = compute_dtype(x)
+        memory = memory.to(dtype)
+        past = Visible.past(tgt_in.longest, dtype, x.device)
+        real = Visible.real(memory.mask, dtype).heads(self.heads)
+        auxes: list[Aux] = []
         for index, layer in enumerate(self.layers):
-            x = layer(x, values, past, real, record, f"decoder.layers.{index}")
+            x, aux = layer(x, memory, past, real, record, f"decoder.layers.{index}")
+            auxes.append(aux)
         if record is not None:
             record["alignment"] = self._alignment(record).mean(1)
-        return self.norm(x), {}
+        return self.norm(x), of_layers(auxes)
 
     def start(self, memory: Memory, max_len: int, beam: int = 1) -> State:
-        """Beams: caches (B, K, H, capacity, d) of each layer; sentences: cross keys and values (B, H, S, d)."""
-        values = memory.values.to(compute_dtype(memory.values))
-        size = (values.size(0), beam, self.heads, min(max_len, CACHE_BUCKET), self.width // self.heads)
-        real = Visible.real(memory.mask, values.dtype)
+        """Beams: caches (B, K, H, capacity, d) of each layer; sentences: what cross-attention looks at."""
+        dtype = compute_dtype(memory.values)
+        memory = memory.to(dtype)
+        size = (memory.values.size(0), beam, self.heads, min(max_len, CACHE_BUCKET), self.width // self.heads)
+        real = Visible.real(memory.mask, dtype)
         assert real.alive is not None
         state = State({}, {"bias": real.bias, "alive": real.alive})
         for index, layer in enumerate(self.layers):
             assert isinstance(layer, DecoderLayer)
-            for name, part in zip(("keys", "values"), layer.cross_attention.prepare(values), strict=True):
-                state.sentences[f"{index}.{name}"] = part.unflatten(0, (-1, self.heads))
-                state.beams[f"{index}.{name}"] = values.new_zeros(size)
+            across = layer.cross_attention.start(memory, beam, f"{index}.cross.")
+            state.beams.update(across.beams)
+            state.sentences.update(across.sentences)
+            for name in ("keys", "values"):
+                state.beams[f"{index}.{name}"] = memory.values.new_zeros(size, dtype=dtype)
         return state
 
     def step(
         self, token: Tensor, memory: Memory, state: State, time: int, record: Record | None = None
     ) -> tuple[Tensor, State]:
         """token (B, K) at position `time` -> features (B, K, D)."""
-        for name, cache in state.beams.items():
-            if cache.size(-2) <= time:
-                state.beams[name] = F.pad(cache, (0, 0, 0, CACHE_BUCKET))
+        for name in (f"{index}.{part}" for index in range(len(self.layers)) for part in ("keys", "values")):
+            if state.beams[name].size(-2) <= time:
+                state.beams[name] = F.pad(state.beams[name], (0, 0, 0, CACHE_BUCKET))
         x = self.positions(self.embedding(token)[:, :, None], time).squeeze(2)
         real = Visible(state.sentences["bias"], state.sentences["alive"]).heads(self.heads)
         for index, layer in enumerate(self.layers):
@@ -130,28 +136,36 @@ class DecoderLayer(nn.Module):
     def __init__(self, config: TransformerDecoderConfig, memory_width: int) -> None:
         super().__init__()
         self.self_attention = SelfAttention(config.width, config.heads, config.attention_dropout)
-        self.cross_attention = CrossAttention(config.width, memory_width, config.heads, config.attention_dropout)
+        self.cross_attention = build_cross_attention(
+            config.attention, config.width, memory_width, config.heads, config.attention_dropout
+        )
         self.feed_forward = FeedForward(config)
         self.residuals = nn.ModuleList(Residual(config) for _ in range(3))
 
     def forward(
-        self, x: Tensor, memory: Tensor, past: Visible, real: Visible, record: Record | None, path: str
-    ) -> Tensor:
-        """x (B, T, D), memory (B, S, D_enc) -> (B, T, D)."""
-        keys, values = self.cross_attention.prepare(memory)
+        self, x: Tensor, memory: Memory, past: Visible, real: Visible, record: Record | None, path: str
+    ) -> tuple[Tensor, Aux]:
+        """x (B, T, D) -> (B, T, D), and what the loss needs of the attention to the memory."""
+        aux: Aux = {}
+
+        def look_across(y: Tensor) -> Tensor:
+            attended, found = self.cross_attention(y, memory, real, record, f"{path}.cross_attention")
+            aux.update(found)
+            return attended
+
         looking_back, looking_across, thinking = self.residuals
         x = looking_back(x, lambda y: self.self_attention(y, past, record, f"{path}.self_attention"))
-        x = looking_across(x, lambda y: self.cross_attention(y, keys, values, real, record, f"{path}.cross_attention"))
-        return thinking(x, self.feed_forward)
+        x = looking_across(x, look_across)
+        return thinking(x, self.feed_forward), aux
 
     def step(self, x: Tensor, state: State, index: int, real: Visible, time: int, record: Record | None) -> Tensor:
         """One position, x (B, K, D) -> (B, K, D); its keys and values of layer `index` are in the state."""
-        path = f"decoder.layers.{index}"
+        path, cross = f"decoder.layers.{index}", f"{index}.cross."
         back = (state.beams[f"{index}.keys"], state.beams[f"{index}.values"])
-        across = (state.sentences[f"{index}.keys"].flatten(0, 1), state.sentences[f"{index}.values"].flatten(0, 1))
+        look_across = self.cross_attention.step
         looking_back, looking_across, thinking = self.residuals
         x = looking_back(x, lambda y: self.self_attention.step(y, *back, time, record, f"{path}.self_attention"))
-        x = looking_across(x, lambda y: self.cross_attention.step(y, *across, real, record, f"{path}.cross_attention"))
+        x = looking_across(x, lambda y: look_across(y, state, cross, real, time, record, f"{path}.cross_attention"))
         return thinking(x, self.feed_forward)
 
 
@@ -188,47 +202,3 @@ class FeedForward(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """(B, L, D) -> (B, L, D)."""
         return self.outer(self.dropout(self.activation(self.inner(x))))
-
-
-class Positions(nn.Module):
-    """Scales embeddings by sqrt(D) and adds what tells the positions apart: sinusoids or learned vectors."""
-
-    def __init__(self, config: TransformerEncoderConfig, side: Literal["encoder", "decoder"]) -> None:
-        super().__init__()
-        self.width = config.width
-        self.side = side
-        self.learned = config.positions == "learned"
-        if self.learned:
-            self.table = nn.Parameter(torch.empty(config.max_positions, config.width))
-            nn.init.normal_(self.table, std=config.width**-0.5)
-        else:
-            self._sinusoids = sinusoids(0, config.width)  # not a buffer: neither saved nor cast, but grown on demand
-
-    def forward(self, embedded: Tensor, first: int) -> Tensor:
-        """embedded (..., L, D) at positions first, first + 1, ... -> the same shape."""
-        end = first + embedded.size(-2)
-        return embedded * math.sqrt(self.width) + self._upto(end, embedded)[first:end]
-
-    def _upto(self, end: int, like: Tensor) -> Tensor:
-        """At least `end` rows of width D."""
-        if not self.learned:
-            if self._sinusoids.size(0) < end or self._sinusoids.dtype != like.dtype:
-                self._sinusoids = sinusoids(max(64, 2 * end), self.width).to(like.dtype)
-            self._sinusoids = self._sinusoids.to(like.device)
-            return self._sinusoids
-        if end > self.table.size(0):
-            raise DataError(
-                f"a sequence reaches {end} pieces, but model.{self.side}.max_positions is {self.table.size(0)} and "
-                "positions are learned: shorten the text, or train with a larger max_positions or with sinusoids"
-            )
-        return self.table
-
-
-def sinusoids(length: int, width: int) -> Tensor:
-    """Positions (length, width) in float64 (Vaswani et al. 2017).
-
-    Entry 2i of position p is sin(p / 10000^(2i / width)), entry 2i + 1 the cosine of the same.
-    """
-    rates = torch.exp(torch.arange(0, width, 2, dtype=torch.float64) * (-math.log(10000.0) / width))
-    angles = torch.arange(length, dtype=torch.float64)[:, None] * rates
-    return torch.stack([angles.sin(), angles.cos()], -1).flatten(1)

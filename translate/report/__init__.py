@@ -1,1 +1,1 @@
-"""Weights of attention to pictures."""
+"""Weights of attention to pictures, and the calculation behind them to text."""

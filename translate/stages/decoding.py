@@ -1,7 +1,7 @@
 """translate decode: lines of text in, as many lines of translations out."""
 
 import time
-from collections.abc import Generator, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import closing, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -9,12 +9,16 @@ from typing import BinaryIO
 
 import torch
 
+from translate.bar import Bar, note
 from translate.config import Config
+from translate.decoding.aligner import Aligner
 from translate.decoding.scorer import Scorer
 from translate.decoding.translator import Translation, Translator
-from translate.device import resolve
+from translate.device import resolve_for_use
+from translate.durable import creating, durable_file, durable_write
 from translate.errors import OutputError, StorageError, UsageError
-from translate.run import Progress, RunDirectory, creating, durable_write, note
+from translate.evaluation.alignment import pharaoh
+from translate.run import RunDirectory
 from translate.text.lines import count_lines, opened, parse_lines, read_lines
 from translate.training.checkpoint import load_model
 
@@ -30,6 +34,7 @@ class DecodingReport:
     failed: list[int] = field(default_factory=list)
     seconds: float = 0.0
     target: Path | None = None
+    alignments: Path | None = None
 
     def count(self, translations: Sequence[Translation]) -> None:
         """Note one more line of input."""
@@ -49,50 +54,82 @@ class DecodingReport:
             )
         if self.target is not None:
             found.append(f"translations: {self.target}")
+        if self.alignments is not None:
+            found.append(f"alignments: {self.alignments}")
         return found
 
 
 def decode(
-    run: RunDirectory, source: Path | BinaryIO, target: Path | BinaryIO, config: Config, scores: bool = False
+    run: RunDirectory,
+    source: Path | BinaryIO,
+    target: Path | BinaryIO,
+    config: Config,
+    scores: bool = False,
+    alignments: Path | None = None,
 ) -> DecodingReport:
     """Translate each line of `source` with the run's model, as config.decode says, into n_best lines of `target`.
 
     A file appears whole or not at all; into a stream each line goes as soon as its window is translated. With `scores`
-    a line begins with the score and a tab. Raises DataError for what is not UTF-8: of a file before anything else is
-    done, of a stream after the lines before it were written. BrokenPipeError goes up to the caller.
+    a line begins with the score and a tab. The file `alignments` gets the links of each line of `target` in Pharaoh
+    format, and is there when all lines are. Raises DataError for what is not UTF-8: of a file before anything else is
+    done, of a stream after the lines before it were written; and if alignments are asked of a model without attention.
+    BrokenPipeError goes up to the caller.
     """
-    _check_places(source, target)
+    check_places(source, target, alignments)
     total = count_lines(source) if isinstance(source, Path) and source.is_file() else None
-    machine = resolve(
-        config.device, "fp32", config.train.threads, config.train.matmul, run.machine_file, remember=False
-    )
+    machine = resolve_for_use(config, run)
     device = torch.device(machine.device)
     loaded = load_model(run, config.decode.weights, device)
-    translator = Translator(Scorer([loaded.model]), loaded.tokenizer, config.decode, device)
-    report = DecodingReport(target=target if isinstance(target, Path) else None)
+    align = None
+    if alignments is not None:
+        decoder = loaded.config.model.decoder
+        align = Aligner(loaded.model, loaded.tokenizer, decoder, config.decode.batch_size).own
+    translator = Translator(Scorer([loaded.model]), loaded.tokenizer, config.decode, device, align=align)
+    report = DecodingReport(target=target if isinstance(target, Path) else None, alignments=alignments)
     started = time.monotonic()
     quiet = not isinstance(target, Path) and target.isatty()
-    with closing(_lines(source)) as lines, nullcontext() if quiet else Progress(total, "decode", "lines") as bar:
-        output = _written(translator.translate(lines), scores, report, bar)
-        if not isinstance(target, Path):
-            _stream(target, "standard output", output)
-        elif target.exists() and not target.is_file():  # a pipe or a device
-            with creating(target), target.open("wb") as stream:
-                _stream(stream, str(target), output)
-        else:
-            durable_write(target, output)
+    with (
+        closing(_lines(source)) as lines,
+        nullcontext() if quiet else Bar(total, "decode", "lines") as bar,
+        nullcontext() if alignments is None else durable_file(alignments) as write_links,
+    ):
+        write_output(target, _written(translator.translate(lines), scores, report, bar, write_links))
     report.seconds = time.monotonic() - started
     return report
 
 
-def _check_places(source: Path | BinaryIO, target: Path | BinaryIO) -> None:
-    """Refuse to write where nothing can be written, and to write over what is being read."""
+def check_places(source: Path | BinaryIO, target: Path | BinaryIO, alignments: Path | None = None) -> None:
+    """Refuse to write where nothing can be written, and to write over what is being read or written already."""
+    taken = {"the input": source}
+    for option, place in (("--output", target), ("--alignments", alignments)):
+        if not isinstance(place, Path):
+            continue
+        if place.is_dir():
+            raise OutputError(f"{place}: is a directory, expected the name of a file to write")
+        for name, other in taken.items():
+            if isinstance(other, Path) and _same(place, other):
+                raise UsageError(f"{place}: is {name} as well; give {option} another name")
+        taken["the output"] = place
+
+
+def _same(one: Path, other: Path) -> bool:
+    if one.exists() and other.exists():
+        return one.samefile(other)
+    return one.resolve() == other.resolve()
+
+
+def write_output(target: Path | BinaryIO, output: Iterable[bytes]) -> None:
+    """Write to a file, which appears whole or not at all, or chunk by chunk into a stream, a pipe or a device.
+
+    Raises OutputError and StorageError; BrokenPipeError goes up to the caller.
+    """
     if not isinstance(target, Path):
-        return
-    if target.is_dir():
-        raise OutputError(f"{target}: is a directory, expected the name of a file to write")
-    if isinstance(source, Path) and source.exists() and target.exists() and source.samefile(target):
-        raise UsageError(f"{target}: is the input as well; give --output another name")
+        _stream(target, "standard output", output)
+    elif target.exists() and not target.is_file():
+        with creating(target), target.open("wb") as stream:
+            _stream(stream, str(target), output)
+    else:
+        durable_write(target, output)
 
 
 def _lines(source: Path | BinaryIO) -> Generator[str, None, None]:
@@ -107,13 +144,19 @@ def _lines(source: Path | BinaryIO) -> Generator[str, None, None]:
 
 
 def _written(
-    translated: Iterable[list[Translation]], scores: bool, report: DecodingReport, bar: Progress | None
+    translated: Iterable[list[Translation]],
+    scores: bool,
+    report: DecodingReport,
+    bar: Bar | None,
+    write_links: Callable[[bytes], None] | None,
 ) -> Iterator[bytes]:
-    """What is written for each line of input, n_best lines at once; keeps count."""
+    """What is written for each line of input, n_best lines at once; keeps count, and writes links elsewhere."""
     for translations in translated:
         report.count(translations)
         if bar is not None:
             bar.advance(1)
+        if write_links is not None:
+            write_links("".join(f"{pharaoh(each.links)}\n" for each in translations).encode())
         yield "".join(_line(each, scores) for each in translations).encode()
 
 

@@ -6,39 +6,31 @@ RUN/eval/test[.CORPUS].hyps.json what they were made from; the same again is not
 """
 
 import json
-import re
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from importlib.metadata import version
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any, Self
 
 import torch
 
 import translate
+from translate.bar import Bar
 from translate.config import Config
+from translate.decoding.aligner import Aligner
 from translate.decoding.scorer import Scorer
 from translate.decoding.translator import Translator
-from translate.device import resolve
-from translate.errors import DataError, UsageError
+from translate.device import resolve_for_use
+from translate.durable import digest_bytes, digest_file, durable_json, durable_write
+from translate.evaluation.alignment import AlignmentScore, Gold, alignment_score, read_gold
 from translate.evaluation.scores import Scores, score
-from translate.run import Progress, RunDirectory, digest_bytes, digest_file, durable_json, durable_write
-from translate.text.corpus import corpus_names, read_pairs
-from translate.text.encoded import raw_texts
+from translate.run import RunDirectory
+from translate.stages.texts import Text, scored_texts
 from translate.text.lines import read_lines
 from translate.training.checkpoint import LoadedModel, load_model
 from translate.training.signals import Signals
-
-
-@dataclass(frozen=True)
-class Text:
-    """A corpus to be scored: its name, the stem of its file of hypotheses, sources and references line by line."""
-
-    name: str
-    stem: str
-    src: Sequence[str]
-    refs: Sequence[str]
 
 
 @dataclass(frozen=True)
@@ -54,18 +46,24 @@ class Translated:
 
 @dataclass(frozen=True)
 class CorpusResult:
-    """Scores of one corpus."""
+    """Scores of one corpus; `alignment` where there were gold links."""
 
     name: str
     hyps: str
     translated: Translated
     scores: Scores
+    alignment: AlignmentScore | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        """As plain values for JSON."""
+        return asdict(self) | {"alignment": self.alignment and self.alignment.to_json()}
 
     @classmethod
     def from_json(cls, value: Mapping[str, Any]) -> Self:
-        """From `asdict`."""
+        """The inverse of `to_json`."""
         translated = Translated(**value["translated"])
-        return cls(value["name"], value["hyps"], translated, Scores.from_json(value["scores"]))
+        alignment = AlignmentScore.from_json(value["alignment"]) if value["alignment"] else None
+        return cls(value["name"], value["hyps"], translated, Scores.from_json(value["scores"]), alignment)
 
 
 @dataclass(frozen=True)
@@ -79,6 +77,11 @@ class EvaluationReport:
     facts: dict[str, Any]
     reused: bool
 
+    @property
+    def alignment(self) -> AlignmentScore | None:
+        """Of all corpora together, where there were gold links."""
+        return _summed(self.corpora)
+
     def summary(self) -> list[str]:
         """The scores, and a few lines about them, for the user."""
         facts = self.facts
@@ -89,9 +92,12 @@ class EvaluationReport:
         ]
         if len(self.corpora) > 1:
             for corpus in self.corpora:
-                lines += [f"{corpus.name}: {corpus.scores.sentences} sentences", *_score_lines(corpus.scores)]
+                lines += [
+                    f"{corpus.name}: {corpus.scores.sentences} sentences",
+                    *_score_lines(corpus.scores, corpus.alignment),
+                ]
             lines.append("all together:")
-        lines += _score_lines(self.together)
+        lines += _score_lines(self.together, self.alignment)
         for corpus in self.corpora:
             if corpus.translated.failed:
                 found = len(corpus.translated.failed)
@@ -103,80 +109,41 @@ class EvaluationReport:
 
 
 def evaluate(
-    run: RunDirectory, config: Config, split: str = "test", source: Path | None = None, reference: Path | None = None
+    run: RunDirectory,
+    config: Config,
+    split: str = "test",
+    source: Path | None = None,
+    reference: Path | None = None,
+    gold: Path | None = None,
 ) -> EvaluationReport:
     """Translate and score a split of the run, or the file pair `source` and `reference`, as `config` says.
 
-    Hypotheses and results are reused when weights, settings and text are the same. Raises DataError for sides of
-    different length, MissingInputError for a split that the run does not have.
+    With the file `gold` of word links, a line for each sentence pair, the links that the model's attention gives to
+    sources and references are scored as well. Hypotheses and results are reused when weights, settings and text are the
+    same. Raises DataError for sides of different length, for gold links that do not fit the text, and for those of a
+    model without attention; MissingInputError for a split that the run does not have.
     """
-    texts = _texts(run, config, split, source, reference)
+    texts = scored_texts(run, config, split, source, reference)
+    known = None if gold is None else read_gold(gold, [pair for text in texts for pair in text.pairs])
     if source is not None:
         split = texts[0].stem
     file = run.eval / f"{split}.json"
-    machine = resolve(
-        config.device, "fp32", config.train.threads, config.train.matmul, run.machine_file, remember=False
-    )
+    machine = resolve_for_use(config, run)
     loaded = load_model(run, config.decode.weights, torch.device(machine.device))
     made_from = [_digest(text.src, loaded, config) for text in texts]
-    digest = _result_digest(made_from, texts, config)
+    digest = _result_digest(made_from, texts, known, config)
     earlier = _earlier_result(file, digest)
     if earlier is not None:
         return earlier
+    aligned = [] if known is None else _align_and_score(texts, known, loaded, config)
     corpora, together = _translate_and_score(run, texts, made_from, loaded, config)
+    corpora = [replace(corpus, alignment=each) for corpus, each in zip_longest(corpora, aligned)]
     facts = _facts(loaded, config, corpora)
-    durable_json(
-        file,
-        {"split": split, "digest": digest, **facts}
-        | {"together": together.to_json(), "corpora": [asdict(corpus) for corpus in corpora]},
-    )
-    return EvaluationReport(split, file, corpora, together, facts, reused=False)
-
-
-def _texts(run: RunDirectory, config: Config, split: str, source: Path | None, reference: Path | None) -> list[Text]:
-    """What is to be scored; both sides of each text have the same number of lines."""
-    if source is not None and reference is not None:
-        texts = [_text(source.name, f"files.{_file_name(source.name)}", source, reference)]
-    elif source is not None or reference is not None:
-        raise UsageError("--source and --reference go together: what to translate, and how it should read")
-    elif split == "train":  # too long to be kept in the run; read from where it came
-        corpora = config.data.train
-        stems = [split] if len(corpora) == 1 else _stems(split, corpus_names(corpora))
-        pairs = [list(read_pairs(corpus)) for corpus in corpora]
-        texts = [
-            Text(name, stem, [pair.src for pair in known], [pair.tgt for pair in known])
-            for name, stem, known in zip(corpus_names(corpora), stems, pairs, strict=True)
-        ]
-    elif split not in ("valid", "test"):
-        raise UsageError(f"--split: found {split}, expected train, valid or test; or give --source and --reference")
-    else:
-        raw = raw_texts(run, split)
-        stems = [split] if len(raw) == 1 else _stems(split, [each.name for each in raw])
-        texts = [_text(each.name, stem, each.src, each.tgt) for each, stem in zip(raw, stems, strict=True)]
-    return texts
-
-
-def _text(name: str, stem: str, source: Path, reference: Path) -> Text:
-    src, refs = list(read_lines(source)), list(read_lines(reference))
-    if len(src) != len(refs):
-        raise DataError(
-            f"{source} has {len(src)} lines and {reference} has {len(refs)}, expected as many of each; "
-            "check that they belong together"
-        )
-    if not src:
-        raise DataError(f"{source}: has no lines, so there is nothing to score")
-    return Text(name, stem, src, refs)
-
-
-def _stems(split: str, names: Sequence[str]) -> list[str]:
-    """File names for the corpora of a split, numbered where two would be the same."""
-    stems = [f"{split}.{_file_name(name)}" for name in names]
-    return [stem if stems.count(stem) == 1 else f"{split}.{index}" for index, stem in enumerate(stems)]
-
-
-def _file_name(name: str) -> str:
-    """A name without anything that means something in a path."""
-    return re.sub(r"[^\w.-]+", "_", name).lstrip(".") or "text"
+    report = EvaluationReport(split, file, corpora, together, facts, reused=False)
+    scores = {"together": together.to_json(), "alignment": report.alignment and report.alignment.to_json()}
+    listed = {"corpora": [corpus.to_json() for corpus in corpora]}
+    durable_json(file, {"split": split, "digest": digest, **facts} | scores | listed)
+    return report
 
 
 def _digest(src: Sequence[str], loaded: LoadedModel, config: Config) -> str:
@@ -186,10 +153,12 @@ def _digest(src: Sequence[str], loaded: LoadedModel, config: Config) -> str:
     return digest_bytes(json.dumps([facts, list(src)]).encode())
 
 
-def _result_digest(made_from: Sequence[str], texts: Sequence[Text], config: Config) -> str:
-    """Digest of all that decides scores: hypotheses, references, how they are scored."""
+def _result_digest(made_from: Sequence[str], texts: Sequence[Text], gold: Sequence[Gold] | None, config: Config) -> str:
+    """Digest of all that decides scores: hypotheses, references, gold links, how they are scored."""
     references = [[text.name, text.stem, list(text.refs)] for text in texts]
     facts = [list(made_from), references, config.evaluate.model_dump(), version("sacrebleu")]
+    if gold is not None:
+        facts.append([[sorted(each.sure), sorted(each.possible)] for each in gold])
     return digest_bytes(json.dumps(facts).encode())
 
 
@@ -201,6 +170,7 @@ def _earlier_result(file: Path, digest: str) -> EvaluationReport | None:
     try:
         corpora = [CorpusResult.from_json(corpus) for corpus in value.pop("corpora")]
         together = Scores.from_json(value.pop("together"))
+        del value["alignment"]
     except (KeyError, TypeError):  # edited, or from another version
         return None
     if not all(_intact(file.parent / corpus.hyps, corpus.translated.sha256) for corpus in corpora):
@@ -214,7 +184,7 @@ def _translate_and_score(
     """Each corpus by itself, then all of them as one."""
     corpora: list[CorpusResult] = []
     all_hyps: list[str] = []
-    with Signals() as signals, Progress(sum(len(text.src) for text in texts), "eval", "sentences") as bar:
+    with Signals() as signals, Bar(sum(len(text.src) for text in texts), "eval", "sentences") as bar:
         translator = _translator(loaded, config, signals.check)
         for text, digest in zip(texts, made_from, strict=True):
             path = run.eval / f"{text.stem}.hyps"
@@ -229,6 +199,29 @@ def _translate_and_score(
     if len(corpora) == 1:
         return corpora, corpora[0].scores
     return corpora, score(all_hyps, [ref for text in texts for ref in text.refs], config.evaluate)
+
+
+def _align_and_score(
+    texts: Sequence[Text], gold: Sequence[Gold], loaded: LoadedModel, config: Config
+) -> list[AlignmentScore]:
+    """Each corpus: what the model looks at when its references are forced on it, against the gold links."""
+    start, scores = 0, []
+    with Signals() as signals, Bar(len(gold), "align", "sentences") as bar:
+        decoder, batch_size = loaded.config.model.decoder, config.decode.batch_size
+        aligner = Aligner(loaded.model, loaded.tokenizer, decoder, batch_size, signals.check)
+        for text in texts:
+            links = []
+            for found in aligner.forced(text.pairs):
+                links.append(found)
+                bar.advance(1)
+            scores.append(alignment_score(links, gold[start : start + len(links)]))
+            start += len(links)
+    return scores
+
+
+def _summed(corpora: Sequence[CorpusResult]) -> AlignmentScore | None:
+    found = [corpus.alignment for corpus in corpora if corpus.alignment is not None]
+    return sum(found, AlignmentScore()) if found else None
 
 
 def _translator(loaded: LoadedModel, config: Config, check: Callable[[], None]) -> Translator:
@@ -249,7 +242,7 @@ def _earlier_hyps(path: Path, made_from: str) -> Translated | None:
     return translated
 
 
-def _translate(text: Text, path: Path, made_from: str, translator: Translator, bar: Progress) -> Translated:
+def _translate(text: Text, path: Path, made_from: str, translator: Translator, bar: Bar) -> Translated:
     """Translate a corpus into a file of hypotheses."""
     started = time.monotonic()
     failed, hyps = [], []
@@ -282,8 +275,8 @@ def _facts(loaded: LoadedModel, config: Config, corpora: Sequence[CorpusResult])
     }
 
 
-def _score_lines(scores: Scores) -> list[str]:
-    return [str(each) for each in (scores.bleu, scores.chrf, scores.ter)]
+def _score_lines(scores: Scores, alignment: AlignmentScore | None) -> list[str]:
+    return [str(each) for each in (scores.bleu, scores.chrf, scores.ter, alignment) if each is not None]
 
 
 def _record(hyps: Path) -> Path:

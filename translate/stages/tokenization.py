@@ -11,21 +11,14 @@ from typing import Any
 import numpy as np
 import sentencepiece
 
+from translate.bar import Bar
 from translate.config import Config, CorpusConfig
 from translate.config.reader import load_config
 from translate.config.rules import differences
 from translate.config.writer import dump_config
+from translate.durable import creating, durable_json, durable_text, durable_write, remove_leftovers, sync_directory
 from translate.errors import ConfigError, DataError, TranslateError
-from translate.run import (
-    Progress,
-    RunDirectory,
-    creating,
-    durable_json,
-    durable_text,
-    durable_write,
-    remove_leftovers,
-    sync_directory,
-)
+from translate.run import RunDirectory
 from translate.text.cleaning import Account, Cleaner, pair_key
 from translate.text.corpus import Pair, corpus_names, read_pairs
 from translate.text.encoded import (
@@ -184,10 +177,10 @@ def _make(config: Config, run: RunDirectory, splits: list[_Split]) -> dict[str, 
         for split in scored
     }
     cleaner = Cleaner(config.data.cleaning, watched=set().union(*keys.values()))
-    with Progress(sum(sum(split.counts) for split in splits), "tokenize", "pairs") as progress:
-        made = {"train": _encode(run, train, tokenizer, cleaner, config.tokenizer.sampling, progress)}
+    with Bar(sum(sum(split.counts) for split in splits), "tokenize", "pairs") as bar:
+        made = {"train": _encode(run, train, tokenizer, cleaner, config.tokenizer.sampling, bar)}
         for split in scored:
-            made[split.name] = _encode(run, split, tokenizer, None, 0.0, progress)
+            made[split.name] = _encode(run, split, tokenizer, None, 0.0, bar)
             made[split.name]["files"] |= _keep_raw(run, split)
     return {
         "tokenizer": {
@@ -244,7 +237,7 @@ def _encode(
     tokenizer: Tokenizer,
     cleaner: Cleaner | None,
     sampling: float,
-    progress: Progress,
+    bar: Bar,
 ) -> dict[str, Any]:
     """Write the arrays of a split, cleaned if there is a cleaner -> its part of the manifest."""
     accounts = [Account(name) for name in corpus_names(split.corpora)]
@@ -257,7 +250,7 @@ def _encode(
                 rows = encode_pairs(chunk, tokenizer, cleaner, account)
                 tokens += [sum(len(row.src) for row in rows), sum(len(row.tgt) for row in rows)]
                 writer.add(rows)
-                progress.advance(len(chunk))
+                bar.advance(len(chunk))
             account.close()
             known = {"weight": split.corpora[k].weight, "src_pieces": int(tokens[0]), "tgt_pieces": int(tokens[1])}
             corpora.append({**account.facts(), **known})

@@ -7,14 +7,14 @@ from pathlib import Path
 
 import torch
 
+from translate.bar import Bar, note
 from translate.config import Config
 from translate.config.rules import differences
 from translate.device import Machine, resolve, tune_allocator
 from translate.errors import CheckpointError, ConfigError
 from translate.models import build_model
 from translate.models.seq2seq import Seq2Seq
-from translate.run import EventLog, RunDirectory, note
-from translate.run import Progress as Bar
+from translate.run import EventLog, RunDirectory
 from translate.stages.tokenization import keep_config, refuse_changes, tokenize
 from translate.text.batches import BatchPlan
 from translate.text.encoded import data_digest, load_split, raw_texts

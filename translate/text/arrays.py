@@ -12,8 +12,8 @@ import numpy as np
 from numpy.lib import format as npy
 from numpy.typing import NDArray
 
+from translate.durable import creating, durable_write
 from translate.errors import DataError
-from translate.run import creating, durable_write
 
 CHUNK = 2**20
 """Bytes copied at once."""

@@ -14,8 +14,9 @@ from typing import Any, NamedTuple, Self
 
 import numpy as np
 
+from translate.durable import digest_bytes, digest_file
 from translate.errors import DataError, MissingInputError
-from translate.run import RunDirectory, digest_bytes, digest_file
+from translate.run import RunDirectory
 from translate.text.arrays import Ids, Integers, Sequences, SequenceWriter, id_type, mapped
 from translate.text.cleaning import Account, Cleaner
 from translate.text.corpus import Pair

@@ -6,8 +6,9 @@ from pathlib import Path
 from typing import Any
 
 from translate.config import Config, CorpusConfig
+from translate.durable import digest_bytes, digest_file
 from translate.errors import DataError
-from translate.run import RunDirectory, digest_bytes, digest_file
+from translate.run import RunDirectory
 from translate.text.corpus import corpus_names, require_regular, source_files
 from translate.text.encoded import LAYOUT
 from translate.text.lines import shown

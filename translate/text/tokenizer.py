@@ -12,8 +12,8 @@ from typing import Any, Literal, Self
 import sentencepiece
 
 from translate.config import TokenizerConfig
+from translate.durable import digest_bytes, durable_json, durable_write
 from translate.errors import ConfigError, DataError
-from translate.run import digest_bytes, durable_json, durable_write
 from translate.text.lines import clean_line, opened, shown
 
 PAD, BOS, EOS, UNK = 0, 1, 2, 3

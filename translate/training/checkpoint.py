@@ -16,10 +16,11 @@ from torch import Tensor
 
 import translate
 from translate.config import Config
+from translate.durable import durable_json, remove_leftovers
 from translate.errors import CheckpointError, DataError, MissingInputError
 from translate.models import build_model
 from translate.models.seq2seq import Seq2Seq
-from translate.run import RunDirectory, durable_json, remove_leftovers
+from translate.run import RunDirectory
 from translate.text.tokenizer import Tokenizer
 from translate.training.averaging import MovingAverage, Weights, mean_of
 from translate.training.optimizer import moments, restore_moments

@@ -13,11 +13,11 @@ from dataclasses import dataclass, field
 import torch
 from torch import nn
 
+from translate.bar import Bar, duration
 from translate.config import Config
 from translate.device import Machine
 from translate.errors import DataError, Interrupted
-from translate.run import EventLog, RunDirectory, duration
-from translate.run import Progress as Bar
+from translate.run import EventLog, RunDirectory
 from translate.text.batches import Batch, BatchPlan
 from translate.training.checkpoint import Learner, save_checkpoint
 from translate.training.curves import Curves

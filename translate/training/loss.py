@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from translate.models.seq2seq import Seq2Seq, Tokens
+from translate.models.seq2seq import Aux, Seq2Seq, Tokens
 from translate.text.batches import Batch
 
 
@@ -52,10 +52,47 @@ class Objective(nn.Module):
         """Sum of the loss over the batch's real target tokens, in nats, and their number.
 
         In training mode the target distribution puts `label_smoothing` on all words alike (Szegedy et al. 2016); in
-        evaluation mode the loss is the plain negative log-likelihood.
+        evaluation mode the loss is the plain negative log-likelihood. What some kinds of attention add is theirs alone.
         """
-        features, _ = self.model(batch.src, batch.tgt_in)
-        logits = self.model.project(features.flatten(0, 1).index_select(0, batch.real))  # (tokens, V)
-        smoothing = self.label_smoothing if self.training else 0.0
-        loss = F.cross_entropy(logits.float(), batch.tgt_out, reduction="sum", label_smoothing=smoothing)
-        return loss, batch.tokens
+        features, aux = self.model(batch.src, batch.tgt_in)
+        logits = self.model.project(features.flatten(0, 1).index_select(0, batch.real)).float()  # (tokens, V)
+        if not self.training:
+            return F.cross_entropy(logits, batch.tgt_out, reduction="sum"), batch.tokens
+        if not aux:
+            loss = F.cross_entropy(logits, batch.tgt_out, reduction="sum", label_smoothing=self.label_smoothing)
+            return loss, batch.tokens
+        losses = F.cross_entropy(logits, batch.tgt_out, reduction="none", label_smoothing=self.label_smoothing)
+        return losses.sum() + auxiliary_loss(aux, losses.detach(), batch), batch.tokens
+
+
+def auxiliary_loss(aux: Aux, losses: Tensor, batch: TensorBatch) -> Tensor:
+    """What attention adds: losses (tokens,) of the real target tokens -> a sum over them.
+
+    A sampled choice is paid by the score-function gradient (Williams 1992; Xu et al. 2015): its log-probability times
+    the loss it led to, penalties included, that of its token and of those after it, less what the baseline expected.
+    The baseline learns by a loss of its own, whose gradient is at most 1 a token, so that it cannot drown the rest
+    when they are clipped.
+    """
+    at = {name: _rows(tensor).index_select(0, batch.real) for name, tensor in aux.items()}  # (tokens, 1 or L)
+    total = losses.new_zeros(())
+    if "penalty" in at:
+        total = total + at["penalty"].sum()
+        losses = losses + at["penalty"].detach().squeeze(1)
+    for name in ("choice", "lone_choice"):
+        if name in at:
+            led_to = losses if name == "lone_choice" else _onward(losses, batch.real, aux[name].shape[:2])
+            led_to = led_to[:, None].expand_as(at[name])
+            total = total + (at[name] * (led_to - at["baseline"].detach())).sum()
+            total = total + F.smooth_l1_loss(at["baseline"], led_to, reduction="sum")
+    return total
+
+
+def _rows(tensor: Tensor) -> Tensor:
+    """(B, T) or (B, T, L) -> (B * T, 1 or L)."""
+    return tensor.reshape(tensor.size(0) * tensor.size(1), -1)
+
+
+def _onward(losses: Tensor, real: Tensor, shape: torch.Size) -> Tensor:
+    """losses (tokens,) at the flat places `real` of (B, T) -> at each place the sum from there on, (tokens,)."""
+    by_sentence = losses.new_zeros(shape.numel()).index_copy(0, real, losses).view(shape)
+    return by_sentence.flip(1).cumsum(1).flip(1).flatten().index_select(0, real)

@@ -16,8 +16,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from translate.durable import durable_write
 from translate.errors import CheckpointError, MissingInputError
-from translate.run import durable_write
 
 DTYPES = {"F64": torch.float64, "F32": torch.float32, "BF16": torch.bfloat16, "I64": torch.int64, "U8": torch.uint8}
 NAMES = {dtype: name for name, dtype in DTYPES.items()}

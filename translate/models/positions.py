@@ -1,0 +1,59 @@
+"""How a model is told where in a sequence a word stands."""
+
+import math
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from translate.config import ConvEncoderConfig, TransformerEncoderConfig, embedding_width
+from translate.errors import DataError
+
+
+class Positions(nn.Module):
+    """Scales embeddings by sqrt(D) and adds what tells the positions apart: sinusoids, learned vectors, or nothing."""
+
+    def __init__(
+        self, config: TransformerEncoderConfig | ConvEncoderConfig, side: Literal["encoder", "decoder"]
+    ) -> None:
+        super().__init__()
+        self.width = embedding_width(config)
+        self.side = side
+        self.kind = config.positions
+        if self.kind == "learned":
+            self.table = nn.Parameter(torch.empty(config.max_positions, self.width))
+            nn.init.normal_(self.table, std=self.width**-0.5)
+        else:
+            self._sinusoids = sinusoids(0, self.width)  # not a buffer: neither saved nor cast, but grown on demand
+
+    def forward(self, embedded: Tensor, first: int) -> Tensor:
+        """embedded (..., L, D) at positions first, first + 1, ... -> the same shape."""
+        scaled = embedded * math.sqrt(self.width)
+        if self.kind == "none":
+            return scaled
+        end = first + embedded.size(-2)
+        return scaled + self._upto(end, embedded)[first:end]
+
+    def _upto(self, end: int, like: Tensor) -> Tensor:
+        """At least `end` rows of width D."""
+        if self.kind == "sinusoidal":
+            if self._sinusoids.size(0) < end or self._sinusoids.dtype != like.dtype:
+                self._sinusoids = sinusoids(max(64, 2 * end), self.width).to(like.dtype)
+            self._sinusoids = self._sinusoids.to(like.device)
+            return self._sinusoids
+        if end > self.table.size(0):
+            raise DataError(
+                f"a sequence reaches {end} pieces, but model.{self.side}.max_positions is {self.table.size(0)} and "
+                "positions are learned: shorten the text, or train with a larger max_positions or with sinusoids"
+            )
+        return self.table
+
+
+def sinusoids(length: int, width: int) -> Tensor:
+    """Positions (length, width) in float64 (Vaswani et al. 2017).
+
+    Entry 2i of position p is sin(p / 10000^(2i / width)), entry 2i + 1 the cosine of the same.
+    """
+    rates = torch.exp(torch.arange(0, width, 2, dtype=torch.float64) * (-math.log(10000.0) / width))
+    angles = torch.arange(length, dtype=torch.float64)[:, None] * rates
+    return torch.stack([angles.sin(), angles.cos()], -1).flatten(1)
