@@ -1,19 +1,12 @@
 """The kinds of attention that are compared, and the trainings that several experiments share."""
 
+from typing import get_args
+
 from trainings import Training
 
-SCORES = (
-    "none",
-    "dot",
-    "scaled_dot",
-    "general",
-    "biased_general",
-    "activated_general",
-    "additive",
-    "concat",
-    "location",
-    "cosine",
-)
+from translate.config.architectures import ScoreName
+
+SCORES: tuple[str, ...] = get_args(ScoreName)
 WINDOW = 5
 """Of the local scopes. Luong's 10 to either side would see nearly all of sentences of this length."""
 FORMS: dict[str, dict[str, str | int]] = {
