@@ -2,8 +2,6 @@
 
 import json
 import os
-import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -213,15 +211,3 @@ def test_kernel_cache_is_limited_unless_somebody_knows_better(monkeypatch: pytes
     limit_kernel_cache()
     assert os.environ["ONEDNN_PRIMITIVE_CACHE_CAPACITY"] == "7"
     assert os.environ["LRU_CACHE_CAPACITY"] == "16"
-
-
-@pytest.mark.parametrize(("already", "expected"), [(None, "PASSIVE"), ("ACTIVE", "ACTIVE")])
-def test_threads_that_wait_sleep_unless_somebody_knows_better(already: str | None, expected: str) -> None:
-    """As torch's own thread library has understood it."""
-    environment = {name: value for name, value in os.environ.items() if name != "OMP_WAIT_POLICY"}
-    environment |= {"OMP_DISPLAY_ENV": "true"} | ({} if already is None else {"OMP_WAIT_POLICY": already})
-    command = [sys.executable, "-c", "import translate.__main__, torch"]
-    told = subprocess.run(command, env=environment, stderr=subprocess.PIPE, text=True, check=True).stderr
-    if "OMP_WAIT_POLICY" not in told:
-        pytest.skip("this thread library does not tell")
-    assert f"OMP_WAIT_POLICY = '{expected}'" in told

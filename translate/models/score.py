@@ -172,9 +172,12 @@ class Additive(Score):
 
     def __init__(self, config: AttentionConfig, width: int) -> None:
         super().__init__(config, width)
-        self.query = _matrix(width, width)
-        self.key = _matrix(width, width, bias=True)
-        self.v = _matrix(width, width if self.per_feature else 1)
+        self.query = nn.Linear(width, width, bias=False)
+        self.key = nn.Linear(width, width)
+        self.v = nn.Linear(width, width if self.per_feature else 1, bias=False)
+        for linear in (self.query, self.key, self.v):
+            nn.init.xavier_uniform_(linear.weight)
+        nn.init.zeros_(self.key.bias)
 
     def prepare(self, memory: Tensor) -> Tensor:
         """(..., S, D) -> (..., S, D)."""
