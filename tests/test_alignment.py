@@ -161,15 +161,14 @@ def test_error_rate_at_the_edges(found: str, gold: str, rates: tuple[float, floa
 
 
 def linked_by_hand(weights: np.ndarray, src: WordPieces, tgt: WordPieces) -> list[Link]:
-    """The rule with loops: sums over a source word's pieces, means over a target word's."""
+    """The rule with loops: sums over a source word's pieces, in the row of a target word's first."""
     links = []
     for word in range(tgt.count):
-        rows = [t for t, words in enumerate(tgt.words) if word in words]
         mass = [0.0] * src.count
-        for t in rows:
+        for t in [t for t, words in enumerate(tgt.words) if word in words][:1]:
             for s, words in enumerate(src.words):
                 for other in words:
-                    mass[other] += float(weights[t, s]) / len(words) / len(rows)
+                    mass[other] += float(weights[t, s]) / len(words)
         if mass and max(mass) > 0:
             links.append((mass.index(max(mass)), word))
     return sorted(links)
@@ -183,8 +182,8 @@ def test_the_rule_by_hand() -> None:
         [
             [0.5, 0.2, 0.2, 0.1],  # the sum over the second word's pieces is less than the first's
             [0.3, 0.2, 0.2, 0.3],  # it is more, though no piece has as much
-            [0.1, 0.0, 0.0, 0.9],  # </s> counts for no word
-            [0.4, 0.0, 0.55, 0.05],  # together with the row above: 0.5 against 0.55
+            [0.04, 0.0, 0.06, 0.9],  # </s> counts for no word
+            [0.9, 0.0, 0.05, 0.05],  # the word is begun: where the rest of it looks does not count
             [9.0, 9.0, 9.0, 9.0],
         ],
         dtype=np.float32,

@@ -1,8 +1,9 @@
 """Word links from attention: a translation is forced on the model, and each of its words linked with what it saw.
 
-A target word is linked with the source word that got most of its attention: weights summed over the pieces of a source
-word, averaged over the pieces of the target word. What </s> got counts for no word. A target word whose pieces looked
-nowhere, or whose weights are not finite, has no link.
+A target word is linked with the source word that its first piece looked at most, summed over the pieces of that word: with
+the first piece the model decides which word to write; the rest, a suffix or a full stop, often looks elsewhere already.
+What </s> got counts for no word. A target word whose first piece looked nowhere, or whose weights are not finite, has no
+link.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -97,13 +98,10 @@ def strongest(weights: Weights, src: WordPieces, tgt: WordPieces) -> list[Link]:
     shares = np.zeros((len(src.ids), src.count))
     for piece, words in enumerate(src.words):
         shares[piece, words] = 1 / max(1, len(words))
-    parts = np.zeros((tgt.count, len(tgt.ids)))
-    for piece, words in enumerate(tgt.words):
-        parts[words, piece] = 1
     if not src.count:
         return []
-    # The mean over a word's pieces has its largest where their sum has it.
+    first = {word: piece for piece, words in reversed(list(enumerate(tgt.words))) for word in words}
     real = np.nan_to_num(weights[: len(tgt.ids), : len(src.ids)].astype(np.float64))
-    looked = parts @ real @ shares
+    looked = real @ shares
     best = looked.argmax(1)
-    return sorted((int(best[word]), word) for word in range(tgt.count) if looked[word, best[word]] > 0)
+    return sorted((int(best[piece]), word) for word, piece in first.items() if looked[piece, best[piece]] > 0)
