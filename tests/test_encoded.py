@@ -38,7 +38,7 @@ def test_lengths_count_eos_on_both_sides() -> None:
 def test_weight_says_how_often_a_pair_is_seen(weight: float) -> None:
     split = split_of((10, 40, 30), (1.0, weight, 3.0))
     for epoch in range(5):
-        seen = Counter(split.epoch(1, epoch).pairs.tolist())
+        seen = Counter(split.pairs(1, epoch).tolist())
         assert all(seen[i] == 1 for i in range(10))
         assert all(seen[i] == 3 for i in range(50, 80))
         times = [seen[i] for i in range(10, 50)]
@@ -48,9 +48,9 @@ def test_weight_says_how_often_a_pair_is_seen(weight: float) -> None:
 
 def test_shares_are_drawn_anew_by_seed_and_epoch() -> None:
     split = split_of((100, 100), (0.5, 0.5))
-    drawn = {(seed, epoch): split.epoch(seed, epoch).pairs.tolist() for seed in (1, 2) for epoch in range(20)}
+    drawn = {(seed, epoch): split.pairs(seed, epoch).tolist() for seed in (1, 2) for epoch in range(20)}
     assert len({tuple(pairs) for pairs in drawn.values()}) == 40
-    assert split.epoch(2, 3).pairs.tolist() == drawn[2, 3]
+    assert split.pairs(2, 3).tolist() == drawn[2, 3]
     assert set().union(*(drawn[1, epoch] for epoch in range(20))) == set(range(200))
     pairs = np.array(drawn[1, 0])
     assert pairs[pairs < 100].tolist() != (pairs[pairs >= 100] - 100).tolist()
@@ -83,28 +83,27 @@ def test_split_is_loaded_as_it_was_written(tmp_path: Path, tokenizer: Tokenizer)
     for i, line in enumerate(LINES):
         assert split.src(i).tolist() == tokenizer.encode_src(line)
         assert split.tgt(i).tolist() == tokenizer.encode_tgt(line)[:3]
-    assert split.epoch(1, 0).sources is split.sources
+    assert split.examples(split.pairs(1, 0), (1, 0)).sources is split.sources
     assert isinstance(split.sources.items.base, np.memmap)
 
 
-def test_sampled_text_is_a_function_of_seed_and_epoch(tmp_path: Path, tokenizer: Tokenizer) -> None:
+def test_sampled_text_is_a_function_of_its_key(tmp_path: Path, tokenizer: Tokenizer) -> None:
     split = load_split(write_run(tmp_path, tokenizer, sampling=0.3, weight=2.0), "train")
+    pairs = split.pairs(1, 0)
 
-    def drawn(seed: int, epoch: int) -> list[list[int]]:
-        made = split.epoch(seed, epoch)
+    def drawn(*key: int) -> list[list[int]]:
+        made = split.examples(pairs, key)
         assert made.rows.tolist() == list(range(2 * len(LINES)))
         return [made.sources[i].tolist() for i in range(len(made))]
 
-    first = drawn(1, 0)
-    drawn(1, 1)
-    assert drawn(1, 0) == first
-    assert drawn(1, 1) != first
-    assert drawn(2, 0) != first
+    first = drawn(1, 0, 0)
+    drawn(1, 0, 1)
+    assert drawn(1, 0, 0) == first
+    assert len({str(drawn(*key)) for key in [(1, 0, 0), (1, 0, 1), (1, 1, 0), (2, 0, 0)]}) == 4
     assert first[: len(LINES)] != first[len(LINES) :]  # a pair that is seen twice is segmented twice
-    pairs = split.epoch(1, 0).pairs
     assert [tokenizer.decode_tgt(ids) for ids in first] == [LINES[i] for i in pairs]
     assert all(ids[-1] == EOS for ids in first)
-    targets = split.epoch(1, 0).targets
+    targets = split.examples(pairs, (1, 0, 0)).targets
     assert [tokenizer.decode_tgt(targets[i]) for i in range(len(targets))] == [
         tokenizer.normalize(LINES[i][:9]) for i in pairs
     ]

@@ -20,7 +20,7 @@ from tests.tiny import tiny_config, tiny_corpus, train_in_child
 from translate.errors import DataError, Interrupted
 from translate.run import RunDirectory
 from translate.stages.training import train
-from translate.text.batches import Batch
+from translate.text.batches import Batch, Turn
 from translate.training.checkpoint import CheckpointList
 from translate.training.loop import Loop
 from translate.training.loss import Objective, TensorBatch
@@ -229,7 +229,9 @@ def test_every_pair_is_learnt_from_once_an_epoch_also_across_interruptions(
     assert report.progress.step == len(recorder.updates)
 
     tokenizer, used = recorder.loops[-1].learner.tokenizer, Counter[tuple[str, str]]()
-    first_epoch = recorder.loops[0].plan.updates_in(0)
+    plan, first_epoch, turn = recorder.loops[0].plan, 0, Turn()
+    while turn.epoch == 0:
+        first_epoch, turn = first_epoch + 1, plan.after(turn)
     assert stops == []
     assert 3 < first_epoch < 11 < report.progress.step
     for number, update in enumerate(recorder.updates, 1):

@@ -7,6 +7,7 @@ import random
 import pytest
 
 from translate.config import TrainConfig
+from translate.text.batches import Turn
 from translate.training.progress import Progress, Validation
 
 NAN = math.nan
@@ -79,12 +80,12 @@ def test_scores_are_higher_when_better() -> None:
         ({"max_steps": 4}, {"step": 3}, None),
         ({"max_steps": 4}, {"step": 4}, "train.max_steps (4) reached"),
         ({"max_steps": 4}, {"step": 9}, "train.max_steps (4) reached"),
-        ({"max_epochs": 2}, {"step": 90, "epoch": 1, "index": 5}, None),
-        ({"max_epochs": 2}, {"step": 90, "epoch": 2}, "train.max_epochs (2) reached"),
+        ({"max_epochs": 2}, {"step": 90, "turn": Turn(1, 5)}, None),
+        ({"max_epochs": 2}, {"step": 90, "turn": Turn(2)}, "train.max_epochs (2) reached"),
         ({"max_minutes": 1.5}, {"seconds": 89.9}, None),
         ({"max_minutes": 1.5}, {"seconds": 90.0}, "train.max_minutes (1.5) reached"),
         ({"max_minutes": 90.0}, {"seconds": 5400.0}, "train.max_minutes (90) reached"),
-        ({"max_steps": 4, "max_epochs": 1}, {"step": 2, "epoch": 1}, "train.max_epochs (1) reached"),
+        ({"max_steps": 4, "max_epochs": 1}, {"step": 2, "turn": Turn(1)}, "train.max_epochs (1) reached"),
     ],
 )
 def test_a_limit_stops_where_it_is_reached(
@@ -105,7 +106,7 @@ def test_patience_counts_validations_that_were_not_better() -> None:
 
 def test_progress_survives_json() -> None:
     found = progress(
-        (1, 0.1 + 0.2, None), (2, 1 / 3, 1e-17), epoch=3, index=4, tokens=2**60, seconds=0.7, logged_loss=1e9
+        (1, 0.1 + 0.2, None), (2, 1 / 3, 1e-17), turn=Turn(3, 4, 5), tokens=2**60, seconds=0.7, logged_loss=1e9
     )
     again = Progress.from_json(json.loads(json.dumps(found.to_json())))
     assert again == found

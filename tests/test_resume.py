@@ -25,6 +25,7 @@ from translate.decoding.scorer import Scorer
 from translate.decoding.translator import Translator
 from translate.errors import EXIT_SIGINT, EXIT_SIGTERM
 from translate.run import EventLog, RunDirectory
+from translate.text.batches import Turn
 from translate.text.lines import read_lines
 from translate.training.checkpoint import CheckpointList, Learner, load_model, newest_sound
 from translate.training.loop import Loop
@@ -228,7 +229,7 @@ def forget_position() -> None:
 
     def restore(self: Learner, saved: TensorFile) -> None:
         original(self, saved)
-        self.progress.epoch = self.progress.index = 0
+        self.progress.turn = Turn()
 
     Learner.restore = restore  # type: ignore[method-assign]
 

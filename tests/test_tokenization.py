@@ -268,7 +268,7 @@ def test_sampling_keeps_the_training_text(settings: dict[str, Any], run: RunDire
     assert valid.texts is None
     assert train.texts is not None
     tokenizer = Tokenizer.open(run.tokenizer)
-    epoch = train.epoch(1, 0)
+    epoch = train.examples(train.pairs(1, 0), (1, 0))
     lines = read_lines(Path(settings["data"]["train"][0]["tgt"]))
     assert [tokenizer.decode_tgt(epoch.targets[i]) for i in range(200)] == list(lines)
     assert any(epoch.targets[i].tolist() != train.tgt(i).tolist() for i in range(200))

@@ -60,8 +60,8 @@ def details(sizes: Sequence[int]) -> Text:
     listed = ", ".join(map(str, sizes))
     return Text(
         f"Korean to English, the test part of the embedded corpus ({listed} sentences by length in words); {config} "
-        "with nothing but the kind of attention changed: 900 updates, seed 1, beam 3. The references are given, and each of "
-        "their words is linked with the word that its first piece looked at most.",
+        "with nothing but the kind of attention changed: 900 updates, seed 1, beam 3. The references are given, and "
+        "each of their words is linked with the word that its first piece looked at most.",
         f"한국어→영어, 내장 말뭉치의 테스트 부분(단어 수별 문장 수: {listed}). {config}에서 어텐션의 종류만 바꾸었다. "
         "900번 업데이트, 시드 1, 빔 3. 정답 번역을 주고 타깃 단어마다 첫 조각이 가장 많이 본 단어를 연결로 삼았다.",
     )

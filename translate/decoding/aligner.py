@@ -1,9 +1,9 @@
 """Word links from attention: a translation is forced on the model, and each of its words linked with what it saw.
 
-A target word is linked with the source word that its first piece looked at most, summed over the pieces of that word: with
-the first piece the model decides which word to write; the rest, a suffix or a full stop, often looks elsewhere already.
-What </s> got counts for no word. A target word whose first piece looked nowhere, or whose weights are not finite, has no
-link.
+A target word is linked with the source word that its first piece looked at most, summed over the pieces of that word:
+with the first piece the model decides which word to write; the rest, a suffix or a full stop, often looks elsewhere
+already. What </s> got counts for no word. A target word whose first piece looked nowhere, or whose weights are not
+finite, has no link.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Sequence

@@ -1,17 +1,19 @@
 """Which pairs meet in which update: a pure function of (seed, epoch), so that a run can go on at any update.
 
-An update holds at most `update_tokens` real target tokens; micro-batches are slices of it. Shuffled pairs are cut into
-pools of about POOL updates, sorted by length inside the pool so that little is padded, cut into updates, and the
-updates are shuffled.
+The pairs of an epoch are shuffled and cut into pools of about POOL updates. A pool is sorted by length, so that little
+is padded, and cut into updates of at most `update_tokens` real target tokens, which are shuffled; micro-batches are
+slices of an update. Of an epoch nothing is in memory but the order of its pairs, 4 bytes each, and one pool.
 """
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import lru_cache
+from typing import NamedTuple
 
 import numpy as np
 
 from translate.text.arrays import Integers
-from translate.text.encoded import EncodedSplit, Epoch
+from translate.text.encoded import EncodedSplit, Examples, Pairs
 from translate.text.tokenizer import BOS, EOS
 
 POOL = 20
@@ -38,11 +40,27 @@ class Batch:
     """Real target tokens, EOS included: the sum of `tgt_lengths`"""
 
 
-@dataclass(frozen=True)
-class _Plan:
-    """One epoch: update u is the examples order[cuts[u] : cuts[u + 1]], and the updates come in the order `turns`."""
+class Turn(NamedTuple):
+    """Whose turn it is: an update of a pool of an epoch, each counted from 0."""
 
-    examples: Epoch
+    epoch: int = 0
+    pool: int = 0
+    update: int = 0
+
+
+@dataclass(frozen=True)
+class _Shuffled:
+    """The pairs of an epoch in a random order; pool p is order[bounds[p] : bounds[p + 1]]."""
+
+    order: Pairs
+    bounds: Integers
+
+
+@dataclass(frozen=True)
+class _Pool:
+    """Update u is the examples order[cuts[turns[u]] : cuts[turns[u] + 1]]."""
+
+    examples: Examples
     order: Integers
     cuts: Integers
     turns: Integers
@@ -57,38 +75,41 @@ class BatchPlan:
         self.seed = seed
         self.update_tokens = update_tokens
         self.batch_tokens = batch_tokens
-        self._latest: tuple[int, _Plan] | None = None
+        self._shuffled = lru_cache(1)(self._shuffle)
+        self._pool = lru_cache(1)(self._fill)
 
-    def updates_in(self, epoch: int) -> int:
-        """How many updates an epoch (from 0) has."""
-        return len(self._plan(epoch).turns)
-
-    def update(self, epoch: int, index: int) -> list[Batch]:
+    def update(self, turn: Turn) -> list[Batch]:
         """The micro-batches of an update, at most `batch_tokens` real target tokens each unless one pair has more."""
-        plan = self._plan(epoch)
-        turn = plan.turns[index]
-        examples = plan.order[plan.cuts[turn] : plan.cuts[turn + 1]]
-        cuts = cut(plan.examples.targets.lengths(plan.examples.rows[examples]) + 1, self.batch_tokens)
-        return [make_batch(plan.examples, part) for part in np.split(examples, cuts[1:-1])]
+        pool = self._pool(turn.epoch, turn.pool)
+        number = pool.turns[turn.update]
+        chosen = pool.order[pool.cuts[number] : pool.cuts[number + 1]]
+        cuts = even_cut(pool.examples.tgt_lengths()[chosen], self.batch_tokens)
+        return [make_batch(pool.examples, part) for part in np.split(chosen, cuts[1:-1])]
 
-    def _plan(self, epoch: int) -> _Plan:
-        """Planning takes a moment, so the latest epoch's plan is kept; it depends on nothing but the epoch."""
-        if self._latest is None or self._latest[0] != epoch:
-            self._latest = (epoch, self._make_plan(epoch))
-        return self._latest[1]
+    def after(self, turn: Turn) -> Turn:
+        """The turn that follows."""
+        if turn.update + 1 < len(self._pool(turn.epoch, turn.pool).turns):
+            return turn._replace(update=turn.update + 1)
+        if turn.pool + 2 < len(self._shuffled(turn.epoch).bounds):
+            return Turn(turn.epoch, turn.pool + 1)
+        return Turn(turn.epoch + 1)
 
-    def _make_plan(self, epoch: int) -> _Plan:
-        examples = self.split.epoch(self.seed, epoch)
-        rng = np.random.Generator(np.random.PCG64([self.seed, epoch, 0]))
-        order = rng.permutation(len(examples))
-        src, tgt = examples.src_lengths()[order], examples.tgt_lengths()[order]
-        pool = (np.cumsum(tgt) - tgt) // (POOL * self.update_tokens)
-        # Every other pool is sorted downwards: where two meet, an update gets pairs of like lengths.
-        direction = np.where(pool % 2 == 0, 1, -1)
-        by_length = np.lexsort(((src + tgt) * direction, np.maximum(src, tgt) * direction, pool))
-        order = order[by_length]
-        cuts = even_cut(tgt[by_length], self.update_tokens)
-        return _Plan(examples, order, cuts, rng.permutation(len(cuts) - 1))
+    def _shuffle(self, epoch: int) -> _Shuffled:
+        pairs = self.split.pairs(self.seed, epoch)
+        order = np.random.Generator(np.random.PCG64([self.seed, epoch, 0])).permutation(pairs)
+        tokens = len(order) * self.split.mean_tgt_length
+        # A little less than POOL updates, for a pool of a little more would be POOL + 1 updates that are not full.
+        pools = max(1, round(tokens / ((POOL - 0.4) * self.update_tokens)))
+        return _Shuffled(order, np.linspace(0, len(order), pools + 1).round().astype(np.int64))
+
+    def _fill(self, epoch: int, number: int) -> _Pool:
+        shuffled, key = self._shuffled(epoch), (self.seed, epoch, number)
+        examples = self.split.examples(shuffled.order[shuffled.bounds[number] : shuffled.bounds[number + 1]], key)
+        src, tgt = examples.src_lengths(), examples.tgt_lengths()
+        order = np.lexsort((src + tgt, np.maximum(src, tgt)))
+        cuts = even_cut(tgt[order], self.update_tokens)
+        turns = np.random.Generator(np.random.PCG64([*key, 2])).permutation(len(cuts) - 1)
+        return _Pool(examples, order, cuts, turns)
 
 
 def batches_in_order(split: EncodedSplit, batch_tokens: int) -> Iterator[Batch]:
@@ -117,20 +138,24 @@ def cut(lengths: Integers, limit: int) -> Integers:
 
 
 def even_cut(lengths: Integers, limit: int) -> Integers:
-    """`cut`, with the last two runs made about equal where the limit allows it.
+    """Bounds of runs whose sums are about equal and at most `limit`, in hardly more runs than `cut` needs.
 
     Else the last run could be a single sentence, and its gradient would weigh as much as that of a full update.
     """
-    bounds = cut(lengths, limit)
-    if len(bounds) > 2:
-        ends = np.cumsum(lengths[bounds[-3] :])
-        first = int(np.searchsorted(ends, ends[-1] / 2, side="right"))
-        if first and ends[first - 1] <= limit and ends[-1] - ends[first - 1] <= limit:
-            bounds[-2] = bounds[-3] + first
-    return bounds
+    ends, longest = np.cumsum(lengths), int(lengths.max())
+    if 2 * longest > limit:
+        return cut(lengths, limit)
+    runs = -(-int(ends[-1]) // limit)
+    while True:
+        shares = np.arange(runs + 1) * (ends[-1] / runs)
+        bounds = np.searchsorted(ends - lengths / 2, shares)
+        sums = np.diff(np.concatenate([[0], ends])[bounds])
+        if sums.max() <= limit:
+            return bounds
+        runs += 1  # ends at the latest where an equal share and the longest sequence together are within the limit
 
 
-def make_batch(examples: Epoch, chosen: Integers) -> Batch:
+def make_batch(examples: Examples, chosen: Integers) -> Batch:
     """The examples `chosen` (B,), padded to the longest of each side."""
     rows = examples.rows[chosen]
     src_lengths = examples.sources.lengths(rows)

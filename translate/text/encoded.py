@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, NamedTuple, Self
 
 import numpy as np
+from numpy.typing import NDArray
 
 from translate.durable import digest_bytes, digest_file
 from translate.errors import DataError, MissingInputError
@@ -27,9 +28,13 @@ LAYOUT = 1
 LINES_AT_ONCE = 4096
 
 
+Pairs = NDArray[np.integer[Any]]
+"""(E,) which pairs of a split, in a type that takes no more bytes than their numbers need."""
+
+
 @dataclass(frozen=True)
-class Epoch:
-    """The examples of one epoch before they are shuffled: example e is sequence rows[e] of both sides."""
+class Examples:
+    """Pairs as they are learnt from: example e is sequence rows[e] of both sides."""
 
     sources: Sequences
     targets: Sequences
@@ -94,38 +99,47 @@ class EncodedSplit:
         """(N,) counting EOS, which the target ids leave out."""
         return self.targets.lengths() + 1
 
-    def whole(self) -> Epoch:
+    @property
+    def mean_tgt_length(self) -> float:
+        """Counting EOS."""
+        return len(self.targets.items) / len(self) + 1
+
+    def whole(self) -> Examples:
         """Every pair once, as it was encoded."""
         pairs = np.arange(len(self), dtype=np.int64)
-        return Epoch(self.sources, self.targets, pairs, pairs)
+        return Examples(self.sources, self.targets, pairs, pairs)
 
-    def epoch(self, seed: int, epoch: int) -> Epoch:
-        """The examples of an epoch: a pure function of (seed, epoch)."""
-        pairs = self._weighted_pairs(seed, epoch)
+    def examples(self, pairs: Pairs, key: tuple[int, ...]) -> Examples:
+        """The given pairs; those of a text that is segmented anew as a pure function of `key`."""
+        rows = pairs.astype(np.int64)
         if self.texts is None:
-            return Epoch(self.sources, self.targets, pairs, pairs)
-        sources = _segmented(self.texts, "src", pairs, (seed, epoch), self.sources.items.dtype)
-        targets = _segmented(self.texts, "tgt", pairs, (seed, epoch), self.targets.items.dtype)
-        return Epoch(sources, targets, np.arange(len(pairs), dtype=np.int64), pairs)
+            return Examples(self.sources, self.targets, rows, rows)
+        sources = _segmented(self.texts, "src", rows, key, self.sources.items.dtype)
+        targets = _segmented(self.texts, "tgt", rows, key, self.targets.items.dtype)
+        return Examples(sources, targets, np.arange(len(rows), dtype=np.int64), rows)
 
-    def _weighted_pairs(self, seed: int, epoch: int) -> Integers:
-        """Weight 2.5 is every pair twice and half of them once more, drawn by (seed, epoch)."""
-        parts: list[Integers] = []
+    def pairs(self, seed: int, epoch: int) -> Pairs:
+        """Which pairs an epoch sees, in no random order yet: a pure function of (seed, epoch).
+
+        Weight 2.5 is every pair twice and half of them once more, drawn by (seed, epoch).
+        """
+        dtype = np.min_scalar_type(len(self))
+        parts: list[Pairs] = []
         first = 0
         for corpus, (count, weight) in enumerate(zip(self.counts, self.weights, strict=True)):
             times, share = divmod(weight, 1.0)
-            parts += [np.arange(first, first + count, dtype=np.int64)] * int(times)
+            parts += [np.arange(first, first + count, dtype=dtype)] * int(times)
             drawn = round(share * count)
             if times == 0 and count:
                 drawn = max(drawn, 1)  # no corpus vanishes
             if drawn:
                 rng = np.random.Generator(np.random.PCG64([seed, epoch, corpus, 1]))
-                parts.append(first + np.sort(rng.permutation(count)[:drawn]))
+                parts.append(np.sort(rng.permutation(np.arange(first, first + count, dtype=dtype))[:drawn]))
             first += count
-        return np.concatenate(parts) if parts else np.zeros(0, dtype=np.int64)
+        return np.concatenate(parts) if parts else np.zeros(0, dtype=dtype)
 
 
-def _segmented(texts: Texts, side: Side, pairs: Integers, key: tuple[int, int], dtype: Any) -> Sequences:
+def _segmented(texts: Texts, side: Side, pairs: Integers, key: tuple[int, ...], dtype: Any) -> Sequences:
     """The texts of `pairs` in a random segmentation, LINES_AT_ONCE to a seed so that memory stays bounded."""
     stored = texts.src if side == "src" else texts.tgt
     end = [EOS] if side == "src" else []

@@ -73,7 +73,7 @@ class Loop:
                     self.log.append("finished", step=self.progress.step, reason=reason)
                     return reason
                 self.signals.check()
-                self.update(self.plan.update(self.progress.epoch, self.progress.index))
+                self.update(self.plan.update(self.progress.turn))
         except Interrupted:
             if self.saved != self.position():
                 self.save(scheduled=False)
@@ -174,9 +174,7 @@ class Loop:
         progress.tokens += tokens
         progress.logged_loss += loss
         progress.logged_tokens += tokens
-        progress.index += 1
-        if progress.index >= self.plan.updates_in(progress.epoch):
-            progress.epoch, progress.index = progress.epoch + 1, 0
+        progress.turn = self.plan.after(progress.turn)
         self.tick()
         self.rate = tokens / seconds if self.rate == 0 else 0.95 * self.rate + 0.05 * tokens / seconds
         mean = progress.logged_loss / progress.logged_tokens
@@ -186,6 +184,6 @@ class Loop:
         self.bar.advance(1, **shown)
         if step % self.config.train.log_every == 0:
             figures = {"loss": mean, "lr": lr, "grad_norm": norm, "tokens_per_second": round(self.rate)}
-            self.log.append("update", step=step, epoch=progress.epoch, tokens=progress.tokens, **figures)
+            self.log.append("update", step=step, epoch=progress.turn.epoch, tokens=progress.tokens, **figures)
             self.curves.draw(step, **figures)
             progress.logged_loss, progress.logged_tokens = 0.0, 0

@@ -5,6 +5,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any, Self
 
 from translate.config import TrainConfig
+from translate.text.batches import Turn
 
 
 @dataclass
@@ -25,11 +26,11 @@ class Validation:
 
 @dataclass
 class Progress:
-    """Where the run stands after `step` updates. `epoch` and `index` name the next update of the data's plan."""
+    """Where the run stands after `step` updates."""
 
     step: int = 0
-    epoch: int = 0
-    index: int = 0
+    turn: Turn = Turn()  # noqa: RUF009 - a constant
+    """The next update of the data's plan."""
     tokens: int = 0
     """Real target tokens learnt from so far."""
     seconds: float = 0.0
@@ -43,7 +44,8 @@ class Progress:
     @classmethod
     def from_json(cls, value: dict[str, Any]) -> Self:
         """Undo `to_json`."""
-        return cls(**{**value, "validations": [Validation(**entry) for entry in value["validations"]]})
+        validations = [Validation(**entry) for entry in value["validations"]]
+        return cls(**{**value, "turn": Turn(*value["turn"]), "validations": validations})
 
     def to_json(self) -> dict[str, Any]:
         """Plain values."""
@@ -71,7 +73,7 @@ class Progress:
         """Why training is over at this point, or None."""
         if train.max_steps is not None and self.step >= train.max_steps:
             return f"train.max_steps ({train.max_steps}) reached"
-        if train.max_epochs is not None and self.epoch >= train.max_epochs:
+        if train.max_epochs is not None and self.turn.epoch >= train.max_epochs:
             return f"train.max_epochs ({train.max_epochs}) reached"
         if train.max_minutes is not None and self.seconds >= 60 * train.max_minutes:
             return f"train.max_minutes ({train.max_minutes:g}) reached"
