@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from translate.models.seq2seq import Aux, Seq2Seq, Tokens
 from translate.text.batches import Batch
+from translate.training.projected_loss import projected_loss
 
 
 @dataclass(frozen=True)
@@ -55,14 +56,13 @@ class Objective(nn.Module):
         evaluation mode the loss is the plain negative log-likelihood. What some kinds of attention add is theirs alone.
         """
         features, aux = self.model(batch.src, batch.tgt_in)
-        logits = self.model.project(features.flatten(0, 1).index_select(0, batch.real)).float()  # (tokens, V)
-        if not self.training:
-            return F.cross_entropy(logits, batch.tgt_out, reduction="sum"), batch.tokens
-        if not aux:
-            loss = F.cross_entropy(logits, batch.tgt_out, reduction="sum", label_smoothing=self.label_smoothing)
-            return loss, batch.tokens
-        losses = F.cross_entropy(logits, batch.tgt_out, reduction="none", label_smoothing=self.label_smoothing)
-        return losses.sum() + auxiliary_loss(aux, losses.detach(), batch), batch.tokens
+        real = features.flatten(0, 1).index_select(0, batch.real)  # (tokens, D)
+        smoothing = self.label_smoothing if self.training else 0.0
+        output = self.model.output
+        loss, losses = projected_loss(real, output.weight, output.bias, batch.tgt_out, smoothing)
+        if self.training and aux:
+            loss = loss + auxiliary_loss(aux, losses, batch)
+        return loss, batch.tokens
 
 
 def auxiliary_loss(aux: Aux, losses: Tensor, batch: TensorBatch) -> Tensor:
