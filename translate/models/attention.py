@@ -16,7 +16,7 @@ from translate.config import AttentionConfig
 from translate.models.dropout import Dropout
 from translate.models.loop_matrix import LoopMatrix
 from translate.models.scope import Visible, build_scope
-from translate.models.score import build_score
+from translate.models.score import Product, build_score
 from translate.models.selection import build_selection, normalize
 from translate.models.seq2seq import Aux, Memory, State
 
@@ -91,6 +91,15 @@ class Attention(nn.Module):
         self.scope = build_scope(config, width // heads)
         self.selection = build_selection(config, width // heads)
         self.dropout = Dropout(dropout)
+
+    @property
+    def is_plain_product(self) -> bool:
+        """Whether it is nothing but softmax over inner products of query and keys."""
+        config, kind = self.config, type(self.score)
+        usual = (config.scope, config.selection, config.normalizer) == ("global", "soft", "softmax")
+        alone = self.heads == 1 and not self.score.per_feature and not config.coverage
+        product = issubclass(kind, Product) and kind.ask is Product.ask and kind.forward is Product.forward
+        return usual and alone and product
 
     def prepare(self, memory: Memory) -> Prepared:
         """Keys, values and what may be seen, once a sentence."""

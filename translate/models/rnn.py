@@ -9,11 +9,12 @@ Without attention the encoder's summary enters every step and h is the feature (
 import math
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence, pad_packed_sequence
 
 from translate.config import RnnDecoderConfig, RnnEncoderConfig, embedding_width
-from translate.models import cells
+from translate.models import cells, fed_lstm
 from translate.models.attention import Attention, Look, Prepared
 from translate.models.cells import Hidden
 from translate.models.dropout import Dropout
@@ -72,6 +73,8 @@ class RnnDecoder(Decoder):
         if self.attends:
             self.attention = Attention(config.attention, width, memory_width, config.attention.heads)
             self.combine = _linear(2 * width, width, bias=False)
+        # `_run_fed` and `_run_loop` agree where both can be used; the first is faster.
+        self.by_hand = self.feeds and config.cell == "lstm" and self.attention.is_plain_product
 
     def forward(self, tgt_in: Tokens, memory: Memory, record: Record | None = None) -> tuple[Tensor, Aux]:
         """tgt_in (B, T) -> features (B, T, D)."""
@@ -80,7 +83,9 @@ class RnnDecoder(Decoder):
         if not self.attends:
             return self.feature_dropout(self._run(known, hidden)), {}
         prepared = self.attention.prepare(memory)
-        if self.feeds or self.before:
+        if self.feeds and self.by_hand:
+            features, look = self._run_fed(known, hidden, prepared)
+        elif self.feeds or self.before:
             features, look = self._run_loop(known, hidden, self.attention.in_loop(prepared))
         else:
             query = self._run(known, hidden)
@@ -176,6 +181,21 @@ class RnnDecoder(Decoder):
             x = torch.tanh(_beside(looks[-1].context.squeeze(1), x) @ combine)
             features.append(x)
         return torch.stack(features, 1), Look.joined(looks)
+
+    def _run_fed(self, known: Tensor, hidden: list[Hidden], prepared: Prepared) -> tuple[Tensor, Look]:
+        """`_run_loop` for LSTM layers that feed and look by an inner product, with the way back written by hand."""
+        layers: list[fed_lstm.Layer] = []
+        for index, (layer, dropout, (first, _)) in enumerate(zip(self.layers, self.dropout, hidden, strict=True)):
+            weight_ih, weight_hh, bias_ih, bias_hh = layer.parameters()
+            now, later = weight_ih.split([known.size(-1) if index == 0 else 0, self.width], 1)
+            added, mask = bias_ih + bias_hh, None
+            if index == 0:
+                added = F.linear(known, now, added)
+            elif isinstance(dropout, Dropout):
+                mask = dropout.draw_scaled(first, known.size(0))
+            layers.append(fed_lstm.Layer(torch.cat([later, weight_hh], 1).t(), added, first, mask))
+        features, contexts, weights = fed_lstm.run(layers, prepared, self.combine.weight.t(), known.size(0))
+        return features, Look(contexts, weights, {})
 
 
 def _embed(embedding: nn.Embedding, ids: Tensor) -> Tensor:
