@@ -1,5 +1,6 @@
 import itertools
 import tracemalloc
+from collections import Counter
 
 import numpy as np
 import pytest
@@ -37,7 +38,11 @@ def check_batch(batch: Batch, split: EncodedSplit) -> None:
 
 
 def whole_epoch(plan: BatchPlan, epoch: int) -> list[list[Batch]]:
-    return [plan.update(turn) for turn in turns_of(plan, epoch)]
+    return [micro_batches(plan, turn) for turn in turns_of(plan, epoch)]
+
+
+def micro_batches(plan: BatchPlan, turn: Turn) -> list[Batch]:
+    return [batch for _, batch in plan.update(turn).parts]
 
 
 def turns_of(plan: BatchPlan, epoch: int) -> list[Turn]:
@@ -101,14 +106,14 @@ def test_plan_is_a_pure_function_of_seed_and_epoch() -> None:
 
     def indices(seed: int, turn: Turn) -> list[list[int]]:
         plan = BatchPlan(split, seed, 50, 20)
-        return [batch.indices.tolist() for batch in plan.update(turn)]
+        return [batch.indices.tolist() for batch in micro_batches(plan, turn)]
 
     plan = BatchPlan(split, 5, 50, 20)
     for epoch in (3, 0, 1):  # in whatever order they are asked for
         turns = turns_of(plan, epoch)
         assert turns[-1].pool > 1
         for turn in reversed(turns):
-            assert [batch.indices.tolist() for batch in plan.update(turn)] == indices(5, turn)
+            assert [batch.indices.tolist() for batch in micro_batches(plan, turn)] == indices(5, turn)
     assert indices(5, Turn(0)) != indices(5, Turn(1))
     assert indices(5, Turn(0)) != indices(6, Turn(0))
 
@@ -117,8 +122,33 @@ def test_micro_batches_are_slices_of_the_same_update() -> None:
     split = random_split(300)
     whole, sliced = BatchPlan(split, 1, 200, 200), BatchPlan(split, 1, 200, 50)
     for turn in turns_of(whole, 2):
-        parts = np.concatenate([batch.indices for batch in sliced.update(turn)])
-        assert parts.tolist() == whole.update(turn)[0].indices.tolist()
+        parts = np.concatenate([batch.indices for batch in micro_batches(sliced, turn)])
+        assert parts.tolist() == micro_batches(whole, turn)[0].indices.tolist()
+
+
+@pytest.mark.parametrize("ranks", [1, 2, 3, 8])
+@pytest.mark.parametrize(("update_tokens", "batch_tokens"), [(300, 300), (300, 70), (31, 31), (40, 40)])
+def test_ranks_share_the_work_and_lose_no_pair(ranks: int, update_tokens: int, batch_tokens: int) -> None:
+    split = random_split(200)
+    plan = BatchPlan(split, 1, update_tokens, batch_tokens)
+    seen: Counter[int] = Counter()
+    for turn in turns_of(plan, 0):
+        shares = [plan.update(turn, rank, ranks) for rank in range(ranks)]
+        alone = plan.update(turn)
+        assert {share.tokens for share in shares} == {alone.tokens}
+        assert len({len(share.parts) for share in shares}) == 1  # nobody waits for a gradient that does not come
+        places = sorted(place for share in shares for place, _ in share.parts)
+        assert places == list(range(len(places)))
+        batches = [batch for share in shares for _, batch in share.parts]
+        assert sum(batch.tokens for batch in batches) == alone.tokens == sum(b.tokens for _, b in alone.parts)
+        busy = [batch for batch in batches if batch.tokens]
+        seen.update(int(i) for batch in busy for i in batch.indices)
+        for batch in busy:
+            check_batch(batch, split)
+            assert batch.tokens <= batch_tokens or len(batch.indices) == 1
+        if batch_tokens == 300:
+            assert max(b.tokens for b in batches) - min(b.tokens for b in batches) <= 2 * 31
+    assert seen == dict.fromkeys(range(200), 1)
 
 
 def test_updates_come_in_no_order_of_length() -> None:
@@ -157,7 +187,7 @@ def test_a_large_split_takes_four_bytes_a_pair_and_starts_at_once() -> None:
     sequences = Sequences(np.zeros(offsets[-1], dtype=np.uint16), offsets)
     plan = BatchPlan(EncodedSplit(sequences, sequences, (pairs,), (1.0,)), 1, 4096, 4096)
     tracemalloc.start()
-    seen = sum(len(batch.indices) for update in range(20) for batch in plan.update(Turn(3, 7, update)))
+    seen = sum(len(batch.indices) for update in range(20) for batch in micro_batches(plan, Turn(3, 7, update)))
     held, most = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     assert seen > 15 * 4096 / 20

@@ -20,7 +20,7 @@ from tests.tiny import tiny_config, tiny_corpus, train_in_child
 from translate.errors import DataError, Interrupted
 from translate.run import RunDirectory
 from translate.stages.training import train
-from translate.text.batches import Batch, Turn
+from translate.text.batches import Batch, Turn, Update
 from translate.training.checkpoint import CheckpointList
 from translate.training.loop import Loop
 from translate.training.loss import Objective, TensorBatch
@@ -30,7 +30,7 @@ UPDATE = {"event", "step", "epoch", "tokens", "loss", "lr", "grad_norm", "tokens
 
 
 @dataclass
-class Update:
+class Seen:
     """One update as the recorder saw it."""
 
     batches: list[Batch]
@@ -50,7 +50,7 @@ class Recorder:
     """What happened in the loops of a test, in order."""
 
     loops: list[Loop] = field(default_factory=list)
-    updates: list[Update] = field(default_factory=list)
+    updates: list[Seen] = field(default_factory=list)
     """Those that were made; one that was broken off is not among them."""
     saves: list[tuple[int, bool]] = field(default_factory=list)
     """Step, and whether the save was due."""
@@ -73,7 +73,7 @@ def norm_of(loop: Loop) -> float:
 def plant(patch: pytest.MonkeyPatch) -> Recorder:
     """Stand beside every loop that trains from now on."""
     found = Recorder()
-    now = Update([])
+    now = Seen([])
     train_, update, save, norm = Loop.train, Loop.update, Loop.save, Loop.gradient_norm
     refuse, forward = Loop.refuse_nonfinite, Objective.forward
 
@@ -81,11 +81,11 @@ def plant(patch: pytest.MonkeyPatch) -> Recorder:
         found.loops.append(self)
         return train_(self)
 
-    def recorded_update(self: Loop, batches: list[Batch]) -> None:
+    def recorded_update(self: Loop, of: Update) -> None:
         nonlocal now
-        now = Update(batches)
+        now = Seen([batch for _, batch in of.parts])
         found.before(self.progress.step + 1)
-        update(self, batches)
+        update(self, of)
         found.updates.append(now)
 
     def recorded_forward(self: Objective, batch: TensorBatch) -> tuple[Tensor, int]:

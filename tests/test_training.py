@@ -204,7 +204,7 @@ def test_steps_and_search_may_change_freely(
 @pytest.mark.parametrize(
     ("key", "value", "line", "same"),
     [
-        ("train.batch_tokens", 60, "train.batch_tokens: 50 → 60", False),
+        ("train.batch_tokens", 90, "train.batch_tokens: 50 → 90", False),
         ("train.threads", 2, "train.threads: 1 → 2", True),
         ("train.precision", "bf16", "train.precision: fp32 → bf16", False),
         ("train.precision", "auto", "train.precision: fp32 → auto", True),

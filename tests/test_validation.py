@@ -170,11 +170,11 @@ def test_validation_is_asked_often_whether_to_go_on_and_changes_nothing(
             raise KeyboardInterrupt
 
     validator(learner, proceed)
-    validator.loss(learner, check)
+    validator.loss(learner.model, check)
     assert asked == 15  # once a batch of one pair
     with pytest.raises(KeyboardInterrupt):
         validator(learner, check)
     asked = 30
-    validator.bleu(learner, check)
+    validator.bleu(learner.model, learner.tokenizer, check)
     assert asked > 30
     assert all(torch.equal(tensor, before[name]) for name, tensor in learner.tensors().items())

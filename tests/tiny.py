@@ -61,7 +61,17 @@ def tiny_config(corpus: Path, **train: object) -> Config:
 
 
 def in_child(work: Callable[[], object], log: Path) -> int:
-    """Run `work` in a forked process and return how it ended, as `os.waitstatus_to_exitcode` says it.
+    """Run `work` in a forked process and return how it ended."""
+    return wait_for(child_of(work, log))
+
+
+def wait_for(child: int) -> int:
+    """How a process ended, as `os.waitstatus_to_exitcode` says it."""
+    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+
+
+def child_of(work: Callable[[], object], log: Path) -> int:
+    """Start `work` in a forked process, and return its number.
 
     Forking a process that has torch loaded costs milliseconds where a new one costs seconds.
     """
@@ -83,7 +93,7 @@ def in_child(work: Callable[[], object], log: Path) -> int:
             except BaseException:
                 traceback.print_exc(file=out)
         os._exit(code)
-    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+    return child
 
 
 def train_in_child(config: Config, root: Path, prepare: Callable[[], object] = lambda: None) -> int:

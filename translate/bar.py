@@ -15,12 +15,13 @@ SECONDS_BETWEEN_LINES = 30.0
 class Bar:
     """A bar with figures on a terminal; elsewhere a plain line every so often. Both on standard error."""
 
-    def __init__(self, total: int | None, label: str, unit: str, done: int = 0) -> None:
+    def __init__(self, total: int | None, label: str, unit: str, done: int = 0, mute: bool = False) -> None:
+        self.mute = mute
         self.total, self.label, self.unit, self.done = total, label, unit, done
         self.first = done
         self.started = self.written = time.monotonic()
         self.bar = None
-        if sys.stderr is not None and sys.stderr.isatty():
+        if not mute and sys.stderr is not None and sys.stderr.isatty():
             self.bar = tqdm(total=total, desc=label, unit=f" {unit}", initial=done, dynamic_ncols=True, smoothing=0.05)
 
     def advance(self, count: int, **figures: str) -> None:
@@ -39,11 +40,12 @@ class Bar:
         if self.total and self.done > self.first:
             left = (self.written - self.started) / (self.done - self.first) * (self.total - self.done)
             parts.append(f"left {duration(left)}")
-        note(f"{self.label}: " + ", ".join(parts))
+        self.note(f"{self.label}: " + ", ".join(parts))
 
     def note(self, text: str) -> None:
         """Write a line without spoiling the bar."""
-        note(text, above_bar=self.bar is not None)
+        if not self.mute:
+            note(text, above_bar=self.bar is not None)
 
     def __enter__(self) -> Self:
         return self

@@ -92,6 +92,8 @@ def _say(text: str) -> None:
 
 def _tell(summary: Sequence[str], *, last: bool = True, aside: bool = False) -> None:
     """Print what a stage came to; `next:` only where nothing follows, and aside where stdout carries data."""
+    if os.environ.get("RANK", "0") != "0":
+        return  # under torchrun the first process speaks for all
     for line in summary:
         if last or not line.startswith("next:"):
             _say(line) if aside else print(line, flush=True)

@@ -33,6 +33,8 @@ class Machine:
     precision: Precision
     threads: int
     matmul: MatmulBackend
+    sharing: int = 1
+    """Processes of one training that shared the processor when threads were counted."""
 
     def apply(self) -> None:
         """Configure this process accordingly."""
@@ -66,27 +68,37 @@ def resolve(
     stored: Path | None = None,
     *,
     remember: bool = True,
+    sharing: int | None = None,
 ) -> Machine:
     """Settle every `auto`, reusing what is stored for the run; explicit settings win over stored choices.
 
-    Training remembers its choices there; whoever only uses a run leaves it as it is.
+    Training remembers its choices there; whoever only uses a run leaves it as it is. With another number of processes
+    `sharing` the processor than when threads were counted, they are counted anew.
     """
     limit_kernel_cache()
     target = pick_device(device)
     earlier = _read(stored) if stored is not None else None
     if earlier is not None and earlier.device == target.type:
+        counted = earlier.threads if sharing in (None, earlier.sharing) else _fastest_threads(sharing or 1)
         machine = Machine(
             target.type,
             earlier.precision if precision == "auto" else precision,
-            earlier.threads if threads == "auto" else threads,
+            counted if threads == "auto" else threads,
             earlier.matmul if matmul == "auto" else matmul,
+            sharing or earlier.sharing,
         )
     else:
-        machine = _measure(target, precision, threads, matmul)
+        machine = _measure(target, precision, threads, matmul, sharing or 1)
     if stored is not None and remember and machine != earlier:
         durable_json(stored, asdict(machine))
     machine.apply()
     return machine
+
+
+def resolve_for_training(config: Config, run: RunDirectory, sharing: int) -> Machine:
+    """What a run trains with, chosen at its first launch."""
+    train, stored = config.train, run.machine_file
+    return resolve(config.device, train.precision, train.threads, train.matmul, stored, sharing=sharing)
 
 
 def resolve_for_use(config: Config, run: RunDirectory) -> Machine:
@@ -109,23 +121,31 @@ def _read(stored: Path) -> Machine | None:
 
 
 def _measure(
-    target: torch.device, precision: Precision | Auto, threads: int | Auto, matmul: MatmulBackend | Auto
+    target: torch.device,
+    precision: Precision | Auto,
+    threads: int | Auto,
+    matmul: MatmulBackend | Auto,
+    sharing: int,
 ) -> Machine:
     if target.type == "cuda":
         best: Precision = "bf16" if torch.cuda.is_bf16_supported() else "fp32"
         chosen = 1 if threads == "auto" else threads
-        return Machine(
-            "cuda", best if precision == "auto" else precision, chosen, "medium" if matmul == "auto" else matmul
-        )
-    count = _fastest_threads() if threads == "auto" else threads
+        backend = "medium" if matmul == "auto" else matmul
+        return Machine("cuda", best if precision == "auto" else precision, chosen, backend, sharing)
+    count = _fastest_threads(sharing) if threads == "auto" else threads
     torch.set_num_threads(count)
     backend = _fastest_matmul() if matmul == "auto" else matmul
     torch.set_float32_matmul_precision(backend)
-    return Machine("cpu", _fastest_precision() if precision == "auto" else precision, count, backend)
+    return Machine("cpu", _fastest_precision() if precision == "auto" else precision, count, backend, sharing)
 
 
-def _fastest_threads() -> int:
-    """All cores if they are worth it: on a busy machine two threads can be slower than one."""
+def _fastest_threads(sharing: int) -> int:
+    """All cores if they are worth it: on a busy machine two threads can be slower than one.
+
+    Of several processes each gets its share of the cores.
+    """
+    if sharing > 1:
+        return max(1, len(os.sched_getaffinity(0)) // sharing)
     cores = len(os.sched_getaffinity(0))
     left, right = torch.randn(2048, 256), torch.randn(256, 1024)
     seconds = {}

@@ -1,7 +1,7 @@
 """The run directory: its paths, its lock and its event log.
 
 RUN/  config.yaml  tokenizer/*.model  data/*/*.npy + manifest.json  machine.json
-      checkpoints/step-00005000.safetensors  checkpoints.json  log.jsonl  tensorboard/  eval/  inspect/
+      checkpoints/step-00005000.safetensors  checkpoints.json  log.jsonl  ranks/  tensorboard/  eval/  inspect/
 """
 
 import contextlib
@@ -76,6 +76,11 @@ class RunDirectory:
         return self.root / "log.jsonl"
 
     @property
+    def ranks(self) -> Path:
+        """What became of each process of a training with several."""
+        return self.root / "ranks"
+
+    @property
     def tensorboard(self) -> Path:
         """Directory of TensorBoard files."""
         return self.root / "tensorboard"
@@ -121,8 +126,10 @@ class RunDirectory:
 class EventLog:
     """log.jsonl, written exactly once: a checkpoint remembers how far the log went, and going on cuts it there."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, mute: bool = False) -> None:
         self.path = path
+        self.mute = mute
+        """Whether another process writes, and this one only reads what is there."""
         self.kept = 0
         """Bytes that a checkpoint vouches for."""
 
@@ -131,6 +138,8 @@ class EventLog:
 
         What is no number (nan, inf) is written as text, since JSON has none such.
         """
+        if self.mute:
+            return
         for name, value in fields.items():
             if isinstance(value, float) and not math.isfinite(value):
                 fields[name] = str(value)
@@ -140,7 +149,7 @@ class EventLog:
 
     def position(self) -> dict[str, Any]:
         """Length in bytes and digest of the log so far, made durable first."""
-        if not self.path.exists():
+        if self.mute or not self.path.exists():
             return {"bytes": 0, "sha256": digest_bytes(b"")}
         with self.path.open("rb") as handle:
             os.fsync(handle.fileno())
@@ -160,7 +169,7 @@ class EventLog:
 
     def grown(self) -> bool:
         """Whether anything stands after the verified position."""
-        return self.path.exists() and self.path.stat().st_size > self.kept
+        return not self.mute and self.path.exists() and self.path.stat().st_size > self.kept
 
     def rewind(self) -> None:
         """Cut off what came after the verified position; without one, everything."""

@@ -30,7 +30,9 @@ CHANGES: dict[ChangeKind, tuple[str, ...]] = {
         *("train.validate_every", "train.validate_sentences", "train.save_every", "train.save_minutes"),
         *("train.keep_last", "train.average", "train.log_every", "train.tensorboard"),
     ),
-    "warned": ("device", "train.threads", "train.precision", "train.matmul", "train.batch_tokens"),
+    "warned": (
+        *("device", "train.threads", "train.precision", "train.matmul", "train.batch_tokens", "train.distributed"),
+    ),
     "refused": (
         *("seed", "data.train", "data.valid", "data.normalization", "data.cleaning", "tokenizer", "model"),
         *("train.lr", "train.schedule", "train.warmup", "train.min_lr", "train.plateau_factor"),

@@ -125,6 +125,8 @@ class TrainConfig(Section):
     """PyTorch's setting for fp32 matrix products on CPU; `auto` takes `medium` where it is faster and as exact."""
     threads: Threads | Auto = "auto"
     """CPU threads."""
+    distributed: Literal["ddp", "fsdp"] = "ddp"
+    """Under torchrun: each process holds the whole model, or shards of it that are gathered layer by layer."""
     max_steps: Size | None = None
     """Stop after this many updates."""
     max_epochs: Size | None = None

@@ -123,6 +123,10 @@ def build_embedding(vocabulary: int, width: int) -> nn.Embedding:
     return embedding
 
 
+class Block(nn.Module):
+    """A layer that training enters by `forward` alone, so that its weights may lie elsewhere until then."""
+
+
 class Encoder(nn.Module):
     """Reads the source."""
 

@@ -16,7 +16,7 @@ from translate.models.dropout import Dropout
 from translate.models.multi_head import SelfAttention, build_cross_attention
 from translate.models.positions import Positions
 from translate.models.scope import Visible
-from translate.models.seq2seq import Aux, Decoder, Encoder, Memory, Record, State, Tokens, build_embedding
+from translate.models.seq2seq import Aux, Block, Decoder, Encoder, Memory, Record, State, Tokens, build_embedding
 
 CACHE_BUCKET = 16
 """Positions by which a decoder's cache grows."""
@@ -47,7 +47,7 @@ class TransformerEncoder(Encoder):
         return Memory(states, src.lengths, src.longest, summary, states)
 
 
-class EncoderLayer(nn.Module):
+class EncoderLayer(Block):
     """Self-attention, then the position-wise network."""
 
     def __init__(self, config: TransformerEncoderConfig) -> None:
@@ -130,7 +130,7 @@ class TransformerDecoder(Decoder):
         return torch.stack([record[path] for path in paths]).mean(0)
 
 
-class DecoderLayer(nn.Module):
+class DecoderLayer(Block):
     """Masked self-attention, attention to the memory, then the position-wise network."""
 
     def __init__(self, config: TransformerDecoderConfig, memory_width: int) -> None:

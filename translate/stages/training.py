@@ -6,11 +6,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+from torch import nn
 
 from translate.bar import Bar, note
 from translate.config import Config
 from translate.config.rules import differences
-from translate.device import Machine, resolve, tune_allocator
+from translate.device import Machine, resolve_for_training, tune_allocator
 from translate.errors import CheckpointError, ConfigError
 from translate.models import build_model
 from translate.models.seq2seq import Seq2Seq
@@ -23,9 +24,12 @@ from translate.text.tokenizer import Tokenizer
 from translate.training.averaging import MovingAverage
 from translate.training.checkpoint import Learner, load_model, load_weights, newest_sound, saved_config
 from translate.training.curves import Curves
+from translate.training.distributed import Ranks, in_contact, joined
 from translate.training.loop import Loop
+from translate.training.loss import Objective
 from translate.training.optimizer import build_optimizer
 from translate.training.progress import Progress
+from translate.training.rank_record import recorded
 from translate.training.signals import Signals
 from translate.training.tensorfile import TensorFile
 from translate.training.validation import Validator, first_lines
@@ -56,52 +60,85 @@ class TrainingReport:
 
 
 def train(config: Config, run: RunDirectory) -> TrainingReport:
-    """Train, or go on training, until the settings say stop. Does a missing or stale tokenize first."""
+    """Train, or go on training, until the settings say stop. Does a missing or stale tokenize first.
+
+    Under torchrun every process comes here; the first holds the run, and makes what is missing while the others wait.
+    """
     tune_allocator()
     if config.train.init_from is not None and not run.checkpoint_list.exists():
         RunDirectory.open(Path(config.train.init_from))
-    with run.create().locked(), Signals() as signals:
-        saved, warnings = newest_sound(run)
-        if saved is not None:
-            warnings += _compare(saved_config(saved), config, run)
-        tokenized = tokenize(config, run)
-        for line in warnings + ([] if tokenized.skipped else tokenized.summary()[:-1]):
-            note(line)
-        signals.check()
-        train = config.train
-        machine = resolve(config.device, train.precision, train.threads, train.matmul, run.machine_file)
-        learner = _learner(config, Tokenizer.open(run.tokenizer), machine, fresh=saved is None)
-        log = EventLog(run.log_file)
-        _restore(learner, log, saved, run)
+    with (
+        joined(config.device) as ranks,
+        recorded(run.create(), ranks),
+        in_contact(ranks),
+        run.locked() if ranks.first else contextlib.nullcontext(),
+    ):
+        saved = _prepare(config, run, ranks) if ranks.first else None
+        ranks.wait()
+        if not ranks.first:
+            saved, _ = newest_sound(run)
+        with Signals() as signals:
+            return _train(config, run, saved, signals, ranks)
+
+
+def _prepare(config: Config, run: RunDirectory, ranks: Ranks) -> TensorFile | None:
+    """Make the data, measure the machine, and say so; the checkpoint to go on from."""
+    saved, lines = newest_sound(run)
+    if saved is not None:
+        lines += _compare(saved, config, run, ranks)
+    tokenized = tokenize(config, run)
+    for line in lines + ([] if tokenized.skipped else tokenized.summary()[:-1]):
+        note(line)
+    resolve_for_training(config, run, ranks.on_this_machine)
+    return saved
+
+
+def _train(
+    config: Config, run: RunDirectory, saved: TensorFile | None, signals: Signals, ranks: Ranks
+) -> TrainingReport:
+    """Train on what is prepared."""
+    machine = resolve_for_training(config, run, ranks.on_this_machine)
+    learner, objective = _learner(config, Tokenizer.open(run.tokenizer), machine, ranks, fresh=saved is None)
+    log = EventLog(run.log_file, mute=not ranks.first)
+    _restore(learner, log, saved, run)
+    reason = learner.progress.stop_reason(config.train)
+    if ranks.first:
         keep_config(run, config)
-        reason = learner.progress.stop_reason(config.train)
-        if reason is not None and learner.progress.validated():
-            if not log.grown():  # killed between the last checkpoint and the last line of the log
-                log.append("finished", step=learner.progress.step, reason=reason)
-            return TrainingReport(run.root, reason, learner.progress, config.train.best, ran=False)
-        _announce(learner, machine, saved)
-        reason = _go_on(config, run, learner, machine, log, signals)
-        return TrainingReport(run.root, reason, learner.progress, config.train.best, ran=True)
+    if reason is not None and learner.progress.validated():
+        if not log.grown():  # killed between the last checkpoint and the last line of the log
+            log.append("finished", step=learner.progress.step, reason=reason)
+        return TrainingReport(run.root, reason, learner.progress, config.train.best, ran=False)
+    if ranks.first:
+        _announce(learner, machine, saved, ranks)
+    reason = _go_on(config, run, learner, objective, machine, log, signals, ranks)
+    return TrainingReport(run.root, reason, learner.progress, config.train.best, ran=True)
 
 
-def _compare(before: Config, now: Config, run: RunDirectory) -> list[str]:
+def _compare(saved: TensorFile, now: Config, run: RunDirectory, ranks: Ranks) -> list[str]:
     """Warnings for what may change when a run goes on. Raises ConfigError for what may not."""
+    before = saved_config(saved)
     refuse_changes(before, now, run)
     changed = differences(before, now).warned
+    if (count := saved.metadata["ranks"]) != str(ranks.count):
+        changed.append(f"processes: {count} → {ranks.count}")
     return [f"warning: {line}; from here on the run is no longer bit-identical" for line in changed]
 
 
-def _learner(config: Config, tokenizer: Tokenizer, machine: Machine, *, fresh: bool) -> Learner:
-    """A model with weights drawn from the seed, on the CPU so that every device starts alike, or from `init_from`.
+def _learner(
+    config: Config, tokenizer: Tokenizer, machine: Machine, ranks: Ranks, *, fresh: bool
+) -> tuple[Learner, nn.Module]:
+    """A model and its objective, spread over the ranks.
 
+    The model comes with weights drawn from the seed, on the CPU so that every device starts alike, or from `init_from`.
     One that is not `fresh` gets its weights from a checkpoint, and the run it once started from may be gone.
     """
     torch.manual_seed(config.seed)
     model = build_model(config.model, tokenizer.src_size, tokenizer.tgt_size).to(machine.device)
     if fresh and config.train.init_from is not None:
         _start_from(RunDirectory.open(Path(config.train.init_from)), config, model, tokenizer)
+    objective = ranks.spread(Objective(model, config.train.label_smoothing), config.train.distributed)
     ema = MovingAverage(model, config.train.ema) if config.train.ema else None
-    return Learner(model, build_optimizer(model, config.train), ema, tokenizer, Progress())
+    return Learner(model, build_optimizer(model, config.train), ema, tokenizer, Progress()), objective
 
 
 def _start_from(other: RunDirectory, config: Config, model: Seq2Seq, tokenizer: Tokenizer) -> None:
@@ -132,31 +169,41 @@ def _restore(learner: Learner, log: EventLog, saved: TensorFile | None, run: Run
     log.verify(json.loads(saved.metadata["log"]))
 
 
-def _announce(learner: Learner, machine: Machine, saved: TensorFile | None) -> None:
+def _announce(learner: Learner, machine: Machine, saved: TensorFile | None, ranks: Ranks) -> None:
     size = sum(parameter.numel() for parameter in learner.model.parameters())
     begun = "" if saved is None else f", going on from step {learner.progress.step}"
-    note(f"training {size / 1e6:.2f} M weights on {machine.describe()}{begun}")
+    together = "" if ranks.count == 1 else f", {ranks.count} processes"
+    note(f"training {size / 1e6:.2f} M weights on {machine.describe()}{together}{begun}")
 
 
 def _go_on(
-    config: Config, run: RunDirectory, learner: Learner, machine: Machine, log: EventLog, signals: Signals
+    config: Config,
+    run: RunDirectory,
+    learner: Learner,
+    objective: nn.Module,
+    machine: Machine,
+    log: EventLog,
+    signals: Signals,
+    ranks: Ranks,
 ) -> str:
     """Run the loop from where the learner stands."""
-    train, progress = config.train, learner.progress
+    train, step = config.train, learner.progress.step
     log.rewind()
     batch_tokens = train.update_tokens if train.batch_tokens == "auto" else train.batch_tokens
     plan = BatchPlan(load_split(run, "train"), config.seed, train.update_tokens, batch_tokens)
     facts = {"data_digest": data_digest(run)}
-    validator = _validator(config, run, machine)
-    curves = Curves(run, train.tensorboard, progress.step)
-    with Bar(train.max_steps, "train", "steps", done=progress.step) as bar, contextlib.closing(curves):
-        return Loop(run, config, machine, learner, plan, validator, log, facts, curves, signals, bar).train()
+    validator = _validator(config, run, machine, ranks)
+    curves = Curves(run, train.tensorboard and ranks.first, step)
+    bar = Bar(train.max_steps, "train", "steps", done=step, mute=not ranks.first)
+    with bar, contextlib.closing(curves):
+        parts = (learner, objective, plan, validator, log, facts, curves, signals, bar, ranks)
+        return Loop(run, config, machine, *parts).train()
 
 
-def _validator(config: Config, run: RunDirectory, machine: Machine) -> Validator:
+def _validator(config: Config, run: RunDirectory, machine: Machine, ranks: Ranks) -> Validator:
     """The validation text of the run."""
     count = config.train.validate_sentences
     texts = raw_texts(run, "valid")
     src = first_lines([list(read_lines(text.src)) for text in texts], count)
     refs = first_lines([list(read_lines(text.tgt)) for text in texts], count)
-    return Validator(config, machine, load_split(run, "valid"), src, refs)
+    return Validator(config, machine, load_split(run, "valid"), src, refs, ranks)

@@ -5,8 +5,9 @@ is padded, and cut into updates of at most `update_tokens` real target tokens, w
 slices of an update. Of an epoch nothing is in memory but the order of its pairs, 4 bytes each, and one pool.
 """
 
+import itertools
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import NamedTuple
 
@@ -38,6 +39,20 @@ class Batch:
     """(B,) which pairs of the split"""
     tokens: int
     """Real target tokens, EOS included: the sum of `tgt_lengths`"""
+
+    def idle(self) -> "Batch":
+        """The same without a target token, so that it passes through the model and teaches nothing."""
+        return replace(self, tgt_lengths=np.zeros_like(self.tgt_lengths), tokens=0)
+
+
+@dataclass(frozen=True)
+class Update:
+    """What one rank learns from in an update."""
+
+    tokens: int
+    """Real target tokens of the whole update, over all ranks"""
+    parts: list[tuple[int, Batch]]
+    """Micro-batches, each with its place in the whole update"""
 
 
 class Turn(NamedTuple):
@@ -78,13 +93,23 @@ class BatchPlan:
         self._shuffled = lru_cache(1)(self._shuffle)
         self._pool = lru_cache(1)(self._fill)
 
-    def update(self, turn: Turn) -> list[Batch]:
-        """The micro-batches of an update, at most `batch_tokens` real target tokens each unless one pair has more."""
+    def update(self, turn: Turn, rank: int = 0, ranks: int = 1) -> Update:
+        """The part of an update that is `rank`'s; each micro-batch has at most `batch_tokens` real target tokens.
+
+        One pair that has more is a micro-batch by itself. The micro-batches are dealt out in turn, as many to each; if
+        there are too few pairs, a rank gets one with nothing to learn.
+        """
         pool = self._pool(turn.epoch, turn.pool)
         number = pool.turns[turn.update]
         chosen = pool.order[pool.cuts[number] : pool.cuts[number + 1]]
-        cuts = even_cut(pool.examples.tgt_lengths()[chosen], self.batch_tokens)
-        return [make_batch(pool.examples, part) for part in np.split(chosen, cuts[1:-1])]
+        lengths = pool.examples.tgt_lengths()[chosen]
+        cuts = even_cut(lengths, self.batch_tokens, ranks)
+        parts = [chosen[start:end] for start, end in itertools.pairwise(cuts)]
+        parts += [chosen[:0]] * (-len(parts) % ranks)
+        spare = make_batch(pool.examples, chosen[:1]).idle()
+        mine = range(rank, len(parts), ranks)
+        batches = [make_batch(pool.examples, parts[place]) if len(parts[place]) else spare for place in mine]
+        return Update(int(lengths.sum()), list(zip(mine, batches, strict=True)))
 
     def after(self, turn: Turn) -> Turn:
         """The turn that follows."""
@@ -137,22 +162,25 @@ def cut(lengths: Integers, limit: int) -> Integers:
     return np.array(bounds, dtype=np.int64)
 
 
-def even_cut(lengths: Integers, limit: int) -> Integers:
+def even_cut(lengths: Integers, limit: int, multiple: int = 1) -> Integers:
     """Bounds of runs whose sums are about equal and at most `limit`, in hardly more runs than `cut` needs.
 
-    Else the last run could be a single sentence, and its gradient would weigh as much as that of a full update.
+    Else the last run could be a single sentence, and its gradient would weigh as much as that of a full update. If the
+    lengths allow it, the number of runs is a multiple of `multiple`; with few lengths, runs may be empty.
     """
     ends, longest = np.cumsum(lengths), int(lengths.max())
     if 2 * longest > limit:
         return cut(lengths, limit)
-    runs = -(-int(ends[-1]) // limit)
+    runs = -(-int(ends[-1]) // (limit * multiple)) * multiple
     while True:
         shares = np.arange(runs + 1) * (ends[-1] / runs)
         bounds = np.searchsorted(ends - lengths / 2, shares)
         sums = np.diff(np.concatenate([[0], ends])[bounds])
         if sums.max() <= limit:
             return bounds
-        runs += 1  # ends at the latest where an equal share and the longest sequence together are within the limit
+        runs += (
+            multiple  # ends at the latest where an equal share and the longest sequence together are within the limit
+        )
 
 
 def make_batch(examples: Examples, chosen: Integers) -> Batch:

@@ -23,9 +23,10 @@ from translate.models.seq2seq import Seq2Seq
 from translate.run import RunDirectory
 from translate.text.tokenizer import Tokenizer
 from translate.training.averaging import MovingAverage, Weights, mean_of
+from translate.training.distributed import part_of, whole
 from translate.training.optimizer import moments, restore_moments
 from translate.training.progress import Progress
-from translate.training.tensorfile import TensorFile, write_tensors
+from translate.training.tensorfile import TensorFile, lend_tensors, write_tensors
 
 FORMAT = "translate checkpoint 1"
 Which = Literal["best", "last", "average", "ema"]
@@ -57,10 +58,8 @@ class Learner:
         history = {name.removeprefix("optimizer."): saved.tensor(name) for name in saved.names("optimizer.")}
         restore_moments(self.model, self.optimizer, history, self.progress.step)
         if self.ema is not None:
-            self.ema.weights = {
-                name: tensor.to(self.ema.weights[name].device)
-                for name, tensor in weights_of(saved, self.model, "ema.").items()
-            }
+            for name, tensor in weights_of(saved, self.model, "ema.").items():
+                self.ema.weights[name] = part_of(tensor, self.ema.weights[name])
 
 
 @dataclass
@@ -125,12 +124,21 @@ class CheckpointList:
 
 
 def save_checkpoint(
-    run: RunDirectory, learner: Learner, config: Config, facts: dict[str, str], *, scheduled: bool
-) -> Path:
-    """Write a checkpoint of the present state, then the list. `facts` are further metadata (digests, log position)."""
+    run: RunDirectory,
+    learner: Learner,
+    config: Config,
+    facts: dict[str, str],
+    *,
+    scheduled: bool,
+    write: bool = True,
+) -> None:
+    """Write a checkpoint of the present state, then the list. `facts` are further metadata (digests, log position).
+
+    Where the weights lie in shards all ranks must come here, and all but the one that is to `write` only lend theirs.
+    """
     tensors = learner.tensors()
     for name, tensor in tensors.items():
-        if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
+        if tensor.is_floating_point() and not bool(whole(torch.isfinite(tensor).all())):
             raise DataError(
                 f"step {learner.progress.step}: {name} is not finite, so nothing was saved; go on from the last "
                 "checkpoint with a lower train.lr or a longer train.warmup"
@@ -147,13 +155,15 @@ def save_checkpoint(
     }
     step = learner.progress.step
     path = run.checkpoints / f"step-{step:08}.safetensors"
+    if not write:
+        lend_tensors(tensors)
+        return
     write_tensors(path, tensors, metadata)
     listed = CheckpointList.read(run)
     listed.note(
         Entry(step, path.name, scheduled), learner.progress.best_step(config.train.best), config.train.keep_last
     )
     listed.write(run)
-    return path
 
 
 def open_checkpoint(path: Path) -> TensorFile:
@@ -215,7 +225,7 @@ def weights_of(saved: TensorFile, model: Seq2Seq, prefix: str) -> Weights:
 def load_weights(model: Seq2Seq, weights: Weights) -> None:
     """Copy weights into a model."""
     for name, parameter in model.named_parameters():
-        parameter.copy_(weights[name])
+        parameter.copy_(part_of(weights[name], parameter))
 
 
 @dataclass(frozen=True)

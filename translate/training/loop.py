@@ -7,7 +7,7 @@ anywhere and started again ends with the same bits as one that never was.
 import json
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import torch
@@ -18,10 +18,11 @@ from translate.config import Config
 from translate.device import Machine
 from translate.errors import DataError, Interrupted
 from translate.run import EventLog, RunDirectory
-from translate.text.batches import Batch, BatchPlan
+from translate.text.batches import BatchPlan, Update
 from translate.training.checkpoint import Learner, save_checkpoint
 from translate.training.curves import Curves
-from translate.training.loss import Objective, TensorBatch
+from translate.training.distributed import Ranks, whole
+from translate.training.loss import TensorBatch
 from translate.training.optimizer import set_lr
 from translate.training.progress import Validation
 from translate.training.schedule import lr_at
@@ -39,6 +40,8 @@ class Loop:
     config: Config
     machine: Machine
     learner: Learner
+    objective: nn.Module
+    """The `Objective` of the learner's model, as all ranks train it."""
     plan: BatchPlan
     validate: Validate
     log: EventLog
@@ -47,17 +50,19 @@ class Loop:
     curves: Curves
     signals: Signals
     bar: Bar
+    ranks: Ranks = Ranks()  # noqa: RUF009 - a constant
+    heard: int | None = None
+    """The signal that any rank had got when the clocks were last compared."""
     saved: tuple[int, int] = (0, 0)
     """Step and number of validations of the newest checkpoint."""
     rate: float = 0.0
     """Target tokens a second, lately."""
     clock: float = field(default_factory=time.monotonic)
-    saved_at: float = field(default_factory=time.monotonic)
 
     def __post_init__(self) -> None:
-        self.objective = Objective(self.learner.model, self.config.train.label_smoothing)
         self.progress = self.learner.progress
-        self.saved = (self.progress.step, len(self.progress.validations))
+        self.saved = self.position()
+        self.saved_at = self.progress.seconds
 
     def train(self) -> str:
         """Go on until there is a reason to stop, and return it. Raises Interrupted after saving, on a signal."""
@@ -65,15 +70,15 @@ class Loop:
             while True:
                 reason = self.progress.stop_reason(self.config.train)
                 if self.validation_due(reason):
-                    self.note_validation(self.validate(self.learner, self.signals.check))
+                    self.note_validation(self.validate(self.learner, self.check))
                     reason = reason or self.progress.stop_reason(self.config.train)
                 if self.save_due(reason):
                     self.save(scheduled=reason is not None or self.progress.step % self.config.train.save_every == 0)
                 if reason is not None:
                     self.log.append("finished", step=self.progress.step, reason=reason)
                     return reason
-                self.signals.check()
-                self.update(self.plan.update(self.progress.turn))
+                self.signals.raise_for(self.heard)
+                self.update(self.plan.update(self.progress.turn, self.ranks.number, self.ranks.count))
         except Interrupted:
             if self.saved != self.position():
                 self.save(scheduled=False)
@@ -94,23 +99,30 @@ class Loop:
         if self.saved == self.position() or step == 0:
             return False
         new_best = self.progress.validated() and self.progress.best_step(train.best) == step
-        waited = time.monotonic() - self.saved_at >= 60 * train.save_minutes
+        waited = self.progress.seconds - self.saved_at >= 60 * train.save_minutes
         return step % train.save_every == 0 or new_best or reason is not None or waited
 
     def save(self, *, scheduled: bool) -> None:
         """Write a checkpoint that remembers how far the log had come."""
         self.tick()
         self.curves.flush()
-        facts = {**self.facts, "log": json.dumps(self.log.position())}
-        save_checkpoint(self.run, self.learner, self.config, facts, scheduled=scheduled)
+        facts = {**self.facts, "log": json.dumps(self.log.position()), "ranks": str(self.ranks.count)}
+        save_checkpoint(self.run, self.learner, self.config, facts, scheduled=scheduled, write=self.ranks.first)
         self.saved = self.position()
-        self.saved_at = time.monotonic()
+        self.saved_at = self.progress.seconds
 
     def tick(self) -> None:
-        """Count the time since the last tick as training time."""
+        """Count the time since the last tick as training time; all ranks agree on it, and on whether to stop."""
         now = time.monotonic()
-        self.progress.seconds += now - self.clock
+        seconds = self.progress.seconds + now - self.clock
         self.clock = now
+        self.progress.seconds, heard = self.ranks.most(seconds, self.signals.received or 0)
+        self.heard = int(heard) or None
+
+    def check(self) -> None:
+        """Stop at once on a signal, unless other ranks would wait for this one: then where all agree."""
+        if self.ranks.count == 1:
+            self.signals.check()
 
     def note_validation(self, validation: Validation) -> None:
         """Record what the validation text said."""
@@ -127,33 +139,33 @@ class Loop:
             f"[{duration(self.progress.seconds)}]"
         )
 
-    def update(self, batches: Sequence[Batch]) -> None:
+    def update(self, update: Update) -> None:
         """One optimizer step on the micro-batches of an update. A signal or a bad loss leaves the weights alone."""
         learner, step, started = self.learner, self.progress.step + 1, time.monotonic()
-        learner.model.train()
+        self.objective.train()
         learner.optimizer.zero_grad(set_to_none=True)
-        tokens = sum(batch.tokens for batch in batches)
         total = 0.0
-        for number, batch in enumerate(batches):
-            self.signals.check()
-            learner.model.key_randomness(self.config.seed, step, number)
-            with self.machine.autocast():
+        for place, batch in update.parts:
+            self.check()
+            learner.model.key_randomness(self.config.seed, step, place)
+            with self.machine.autocast(), self.ranks.exchange(self.objective, now=place == update.parts[-1][0]):
                 loss, _ = self.objective(TensorBatch.of(batch, torch.device(self.machine.device)))
-            (loss / tokens).backward()
+                (loss * self.ranks.count / update.tokens).backward()  # ranks take the mean of their gradients
             total += loss.item()
+        (total,) = self.ranks.total(total)
         norm = self.gradient_norm()
-        self.refuse_nonfinite(step, total / tokens, norm)
+        self.refuse_nonfinite(step, total / update.tokens, norm)
         lr = lr_at(step, self.config.train, learner.model.decoder.width, self.progress.scores(self.config.train.best))
         set_lr(learner.optimizer, lr)
         learner.optimizer.step()
         if learner.ema is not None:
             learner.ema.update(learner.model, step)
-        self.advance(step, tokens, total, norm, lr, time.monotonic() - started)
+        self.advance(step, update.tokens, total, norm, lr, time.monotonic() - started)
 
     def gradient_norm(self) -> float:
         """Clip the gradient, and return the norm it had."""
         limit = self.config.train.clip or math.inf
-        return float(nn.utils.clip_grad_norm_(self.learner.model.parameters(), limit, foreach=True))
+        return float(whole(nn.utils.clip_grad_norm_(self.learner.model.parameters(), limit, foreach=True)))
 
     def refuse_nonfinite(self, step: int, loss: float, norm: float) -> None:
         """Stop before the update when the loss or the gradient is not a number."""

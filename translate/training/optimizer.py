@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from translate.config import TrainConfig
+from translate.training.distributed import part_of
 
 MOMENTS = ("exp_avg", "exp_avg_sq")
 
@@ -41,5 +42,5 @@ def restore_moments(model: nn.Module, optimizer: torch.optim.Optimizer, saved: d
         if f"{MOMENTS[0]}.{name}" in saved:
             optimizer.state[parameter] = {
                 "step": torch.tensor(float(step), device=parameter.device),
-                **{moment: saved[f"{moment}.{name}"].to(parameter.device) for moment in MOMENTS},
+                **{moment: part_of(saved[f"{moment}.{name}"], parameter) for moment in MOMENTS},
             }

@@ -40,8 +40,13 @@ class Signals:
 
     def check(self) -> None:
         """Raise Interrupted if a signal has come; the exit code tells a scheduler which."""
-        if self.received is not None:
-            number = signal.Signals(self.received)
+        self.raise_for(self.received)
+
+    @staticmethod
+    def raise_for(received: int | None) -> None:
+        """Raise Interrupted for a signal."""
+        if received is not None:
+            number = signal.Signals(received)
             raise Interrupted(CODES[number], f"stopped by {NAMES[number]}; the same command goes on from here")
 
 

@@ -11,9 +11,13 @@ from translate.decoding.scorer import Scorer
 from translate.decoding.translator import Translator
 from translate.device import Machine
 from translate.evaluation.scores import bleu
+from translate.models import build_model
+from translate.models.seq2seq import Seq2Seq
 from translate.text.batches import batches_in_order
 from translate.text.encoded import EncodedSplit
-from translate.training.checkpoint import Learner
+from translate.text.tokenizer import Tokenizer
+from translate.training.checkpoint import Learner, load_weights
+from translate.training.distributed import Ranks, whole
 from translate.training.loss import Objective, TensorBatch
 from translate.training.progress import Validation
 
@@ -30,33 +34,46 @@ class Validator:
     split: EncodedSplit
     src: Sequence[str]
     refs: Sequence[str]
+    ranks: Ranks = Ranks()  # noqa: RUF009 - a constant
 
     def __call__(self, learner: Learner, check: Callable[[], None]) -> Validation:
-        """Validate; `check` is called between batches and may raise to break off."""
-        learner.model.eval()
+        """Validate, each rank its share; `check` is called between batches and may raise to break off."""
+        model = self._whole(learner).eval()
         with torch.no_grad():
-            loss = self.loss(learner, check)
-            bleu = self.bleu(learner, check) if self.src else None
+            loss = self.loss(model, check)
+            bleu = self.bleu(model, learner.tokenizer, check) if self.src else None
         return Validation(learner.progress.step, loss, bleu)
 
-    def loss(self, learner: Learner, check: Callable[[], None]) -> float:
+    def loss(self, model: Seq2Seq, check: Callable[[], None]) -> float:
         """Negative log-likelihood in nats a target token, without label smoothing."""
-        objective = Objective(learner.model, 0.0).eval()
-        total, tokens = 0.0, 0
-        for batch in batches_in_order(self.split, LOSS_BATCH_TOKENS):
+        objective = Objective(model, 0.0).eval()
+        total, tokens = 0.0, 0.0
+        batches = batches_in_order(self.split, LOSS_BATCH_TOKENS)
+        for batch in islice(batches, self.ranks.number, None, self.ranks.count):
             check()
             with self.machine.autocast():
                 loss, count = objective(TensorBatch.of(batch, torch.device(self.machine.device)))
             total, tokens = total + loss.item(), tokens + count
+        total, tokens = self.ranks.total(total, tokens)
         return total / tokens
 
-    def bleu(self, learner: Learner, check: Callable[[], None]) -> float:
+    def bleu(self, model: Seq2Seq, tokenizer: Tokenizer, check: Callable[[], None]) -> float:
         """sacreBLEU of greedy translations against the untouched references."""
         greedy = DecodeConfig(beam=1, max_length=self.config.decode.max_length)
-        device = torch.device(self.machine.device)
-        translator = Translator(Scorer([learner.model]), learner.tokenizer, greedy, device, check)
-        hyps = [translations[0].text for translations in translator.translate(self.src)]
+        translator = Translator(Scorer([model]), tokenizer, greedy, torch.device(self.machine.device), check)
+        mine = self.src[self.ranks.number :: self.ranks.count]
+        hyps = self.ranks.in_turn([translations[0].text for translations in translator.translate(mine)])
         return bleu(hyps, self.refs, self.config.evaluate).value
+
+    def _whole(self, learner: Learner) -> Seq2Seq:
+        """The model; where each rank holds shards of its weights, a copy that has all of them."""
+        weights = {name: whole(parameter) for name, parameter in learner.model.named_parameters()}
+        if all(weights[name] is parameter for name, parameter in learner.model.named_parameters()):
+            return learner.model
+        sizes = learner.tokenizer.src_size, learner.tokenizer.tgt_size
+        model = build_model(self.config.model, *sizes).to(self.machine.device)
+        load_weights(model, weights)
+        return model
 
 
 def first_lines(sources: Sequence[Sequence[str]], count: int) -> list[str]:
