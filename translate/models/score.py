@@ -23,6 +23,10 @@ from translate.config import AttentionConfig
 from translate.errors import DataError
 from translate.models.loop_matrix import LoopMatrix
 
+NEARLY_NONE = 0.05
+"""Size of the matrices between query and key at first, as a share of the usual: learning starts from weights that are
+about equal, and not from sharp ones that mean nothing."""
+
 
 class Score(nn.Module):
     """query (..., Q, D), keys -> scores (..., Q, S), or (..., Q, S, D) with `per_feature`.
@@ -96,7 +100,7 @@ class General(Product):
 
     def __init__(self, config: AttentionConfig, width: int) -> None:
         super().__init__(config, width)
-        self.key = _matrix(width, width)
+        self.key = _matrix(width, width, gain=NEARLY_NONE)
 
     def prepare(self, memory: Tensor) -> Tensor:
         """(..., S, D) -> (..., D, S)."""
@@ -109,7 +113,7 @@ class BiasedGeneral(Dot):
 
     def __init__(self, config: AttentionConfig, width: int) -> None:
         super().__init__(config, width)
-        self.query = _matrix(width, width, bias=True)
+        self.query = _matrix(width, width, bias=True, gain=NEARLY_NONE)
 
     def ask(self, query: Tensor) -> Tensor:
         """W q + b."""
@@ -230,9 +234,9 @@ def build_score(config: AttentionConfig, width: int) -> Score:
             raise AssertionError("a decoder without attention has no score")
 
 
-def _matrix(inputs: int, outputs: int, bias: bool = False) -> nn.Linear:
+def _matrix(inputs: int, outputs: int, bias: bool = False, gain: float = 1.0) -> nn.Linear:
     linear = nn.Linear(inputs, outputs, bias=bias)
-    nn.init.xavier_uniform_(linear.weight)
+    nn.init.xavier_uniform_(linear.weight, gain)
     if bias:
         nn.init.zeros_(linear.bias)
     return linear

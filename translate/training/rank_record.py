@@ -32,6 +32,9 @@ def recorded(run: RunDirectory, ranks: Ranks) -> Iterator[None]:
         return
     run.ranks.mkdir(parents=True, exist_ok=True)
     path = run.ranks / f"{ranks.number}.json"
+    for other in run.ranks.glob("*.json") if ranks.first else ():
+        if int(other.stem) >= ranks.count:  # of an earlier training with more processes
+            other.unlink()
     facts = {"rank": ranks.number, "ranks": ranks.count, "host": socket.gethostname(), "process": os.getpid()}
     facts["started"] = round(time.time(), 3)
     durable_json(path, {**facts, "code": None, "cause": "running"})
