@@ -219,6 +219,16 @@ def test_alone_nothing_is_asked_of_anyone() -> None:
         assert ranks.in_turn(["a", ""]) == ["a", ""]
 
 
+def test_other_commands_are_not_for_several(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from translate.cli import main
+
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    assert main(["eval", "--run", "nowhere"]) == 64
+    assert "2 processes were started, by torchrun it seems, but only `translate train`" in capsys.readouterr().err
+
+
 @pytest.mark.skipif(sys.platform != "linux", reason="torchrun is tried on Linux")
 def test_torchrun_starts_the_command(corpus: Path, tmp_path: Path) -> None:
     """As the README has it: one summary, one log, a record of each."""

@@ -13,7 +13,7 @@ from translate.training.progress import Progress, Validation
 NAN = math.nan
 
 
-def progress(*validations: tuple[int, float, float | None], **more: float) -> Progress:
+def progress(*validations: tuple[int, float, float | None], **more: float | Turn) -> Progress:
     """Progress with validations (step, loss, BLEU); it stands at the last of them."""
     step = validations[-1][0] if validations else 0
     return Progress(**{"step": step, "validations": [Validation(*one) for one in validations], **more})  # type: ignore[arg-type]

@@ -31,7 +31,8 @@ def test_loss_and_gradients_are_those_of_the_plain_form(
     features, weight, bias = learnt[0], learnt[1], learnt[2] if biased else None
     learnt = learnt if biased else learnt[:2]
     total, losses = projected_loss(features, weight, bias, words, smoothing)
-    expected = plain_losses(*(t if t is None else t.double() for t in (features, weight, bias)), words, smoothing)
+    exact_bias = None if bias is None else bias.double()
+    expected = plain_losses(features.double(), weight.double(), exact_bias, words, smoothing)
     torch.testing.assert_close(losses.double(), expected.double(), rtol=close, atol=close)
     assert not losses.requires_grad
     ours = torch.autograd.grad(0.3 * total, learnt)
@@ -42,16 +43,17 @@ def test_loss_and_gradients_are_those_of_the_plain_form(
 
 def test_gradients_match_finite_differences() -> None:
     learnt, words = given(torch.float64, rows=4)
-    assert torch.autograd.gradcheck(lambda *tensors: projected_loss(*tensors, words, 0.1)[0], learnt)
+    assert torch.autograd.gradcheck(lambda h, w, b: projected_loss(h, w, b, words, 0.1)[0], learnt)
 
 
 def test_products_are_bf16_under_autocast_and_sums_are_not() -> None:
     """The rounding of the plain form under autocast is the yardstick: the chunked one may not be further off."""
     learnt, words = given(torch.float32, rows=600)
-    exact = plain_losses(*(tensor.double() for tensor in learnt), words, 0.1)
+    features, weight, bias = learnt
+    exact = plain_losses(features.double(), weight.double(), bias.double(), words, 0.1)
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        total, losses = projected_loss(*learnt, words, 0.1)
-        plain = plain_losses(*learnt, words, 0.1)
+        total, losses = projected_loss(features, weight, bias, words, 0.1)
+        plain = plain_losses(features, weight, bias, words, 0.1)
     assert losses.dtype == total.dtype == torch.float32
     assert (losses - exact).abs().max() < 1.5 * (plain - exact).abs().max()
     assert (losses - exact).abs().max() > 1e-4  # in fp32 it would be less
@@ -75,7 +77,8 @@ def test_what_learns_not_costs_no_gradient() -> None:
 def test_no_words_no_loss() -> None:
     """A rank may have nothing to learn from in an update, and still takes part."""
     learnt, words = given(torch.float64, rows=0)
-    total, losses = projected_loss(*learnt, words, 0.1)
+    features, weight, bias = learnt
+    total, losses = projected_loss(features, weight, bias, words, 0.1)
     assert total.item() == 0
     assert losses.shape == (0,)
     assert all(gradient.abs().sum() == 0 for gradient in torch.autograd.grad(total, learnt))
