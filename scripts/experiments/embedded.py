@@ -2,8 +2,8 @@
 
     python scripts/experiments/embedded.py
 
-Makes docs/pictures/embedded.png and the block `embedded` of docs/attention.md. 18 trainings of 2,400 updates, each three
-to five minutes on one core; with `--only` two of these commands can run side by side.
+Makes docs/pictures/embedded.png and the block `embedded` of docs/attention.md. 18 trainings of 2,400 updates, each
+three to five minutes on one core; with `--only` two of these commands can run side by side.
 """
 
 from collections.abc import Mapping, Sequence

@@ -1,13 +1,16 @@
 """The one door for randomness in a forward pass.
 
 No generator's state outlives a pass: each mask is a pure function of the key that the training loop sets
-(seed, step, micro-batch), of the module's place in the model and of how often it was called in this pass.
+(seed, step, micro-batch), of the module's place in the model and of how often it was called in this pass. On a GPU the
+generator of the device is seeded with the key before the pass, and draws in the order of the pass.
 """
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
@@ -48,12 +51,15 @@ class Dropout(Keyed):
         """x of any shape -> the same shape; identity in evaluation mode."""
         if not self.active:
             return x
+        if x.is_cuda:
+            return F.dropout(x, self.p)
         return _scale_kept(x, self.draw(x.shape, x), 1.0 / (1.0 - self.p))
 
     def draw(self, shape: torch.Size, like: Tensor) -> Tensor:
         """A fresh mask: 1 where an element is kept and 0 elsewhere, in the device and number format of `like`."""
-        key = self.next_key()
-        return self._cpu_mask(key, shape, like) if like.device.type == "cpu" else self._device_mask(key, shape, like)
+        if like.is_cuda:
+            return torch.empty(shape, dtype=like.dtype, device=like.device).bernoulli_(1.0 - self.p)
+        return self._cpu_mask(self.next_key(), shape, like)
 
     def draw_scaled(self, like: Tensor, count: int) -> Tensor | None:
         """What a loop of `count` steps multiplies x (shaped as `like`) by: (count, ...), or None when inactive."""
@@ -68,10 +74,6 @@ class Dropout(Keyed):
         kept = (draws >= round(self.p * 65536)).view(np.uint8)
         return torch.from_numpy(kept).to(like.dtype).view(shape)
 
-    def _device_mask(self, key: list[int], shape: torch.Size, like: Tensor) -> Tensor:
-        generator = _device_generator(key, like.device)
-        return torch.empty(shape, dtype=like.dtype, device=like.device).bernoulli_(1.0 - self.p, generator=generator)
-
     def extra_repr(self) -> str:
         """p, for print(model)."""
         return f"p={self.p:.4g}"
@@ -85,20 +87,18 @@ class Noise(Keyed):
 
         The largest of log p_i + noise_i is at i with probability p_i (Gumbel 1954; Jang et al. 2017).
         """
-        key = self.next_key()
-        if like.device.type == "cpu":
-            draws = np.random.SFC64(key).random_raw(like.numel()) >> np.uint64(11)
-            uniform = torch.from_numpy((draws.astype(np.float64) + 0.5) * 2.0**-53).view(like.shape)
-        else:
-            generator = _device_generator(key, like.device)
-            uniform = torch.rand(like.shape, dtype=torch.float64, device=like.device, generator=generator)
+        if like.is_cuda:
+            uniform = torch.rand(like.shape, dtype=torch.float64, device=like.device)
             uniform = uniform.clamp(2.0**-54, 1.0 - 2.0**-53)
+        else:
+            draws = np.random.SFC64(self.next_key()).random_raw(like.numel()) >> np.uint64(11)
+            uniform = torch.from_numpy((draws.astype(np.float64) + 0.5) * 2.0**-53).view(like.shape)
         return -torch.log(-torch.log(uniform)).to(like.dtype)
 
 
-def _device_generator(key: list[int], device: torch.device) -> torch.Generator:
-    seed = np.random.SeedSequence(key).generate_state(1, np.uint64)[0]
-    return torch.Generator(device).manual_seed(int(seed) & (2**63 - 1))
+def seed_of(key: Sequence[int]) -> int:
+    """One number for a generator that takes no more."""
+    return int(np.random.SeedSequence(list(key)).generate_state(1, np.uint64)[0]) & (2**63 - 1)
 
 
 class _ScaleKept(torch.autograd.Function):

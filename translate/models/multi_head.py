@@ -15,6 +15,7 @@ from translate.models.attention import Attention, linear
 from translate.models.dropout import Dropout
 from translate.models.scope import Visible
 from translate.models.seq2seq import Aux, Memory, Record, State
+from translate.models.spans import Spans
 
 
 class MultiHead(nn.Module):
@@ -49,6 +50,10 @@ class MultiHead(nn.Module):
         context = F.scaled_dot_product_attention(query[None], keys[None], values[None], bias[None], scale=self.scale)
         return context[0] if visible.alive is None else context[0] * visible.alive
 
+    def look_within(self, query: Tensor, keys: Tensor, values: Tensor, spans: Spans) -> Tensor:
+        """The same for packed sequences: (N_q, H, d), (N_k, H, d) -> (N_q, D)."""
+        return self.output(spans.attend(query, keys, values, self.scale).flatten(1))
+
     def split(self, x: Tensor, parts: int) -> tuple[Tensor, ...]:
         """Projections (B, L, parts * D) -> each part as (B*H, L, d), the rows of a head side by side in memory."""
         by_head = x.unflatten(-1, (parts, self.heads, -1)).permute(2, 0, 3, 1, 4)  # (parts, B, H, L, d)
@@ -62,8 +67,11 @@ class SelfAttention(MultiHead):
         super().__init__(width, heads, dropout)
         self.qkv = linear(width, width, parts=3)
 
-    def forward(self, x: Tensor, visible: Visible, record: Record | None, path: str) -> Tensor:
-        """x (B, L, D) -> (B, L, D); records (B, H, L, L)."""
+    def forward(self, x: Tensor, visible: Visible | Spans, record: Record | None, path: str) -> Tensor:
+        """x (B, L, D) -> (B, L, D); records (B, H, L, L). Packed: x (N, D) -> (N, D)."""
+        if isinstance(visible, Spans):
+            query, keys, values = self.qkv(x).unflatten(-1, (3, self.heads, -1)).unbind(1)
+            return self.look_within(query, keys, values, visible)
         query, keys, values = self.split(self.qkv(x), 3)
         return self.look(query, keys, values, visible, record, path)
 
@@ -97,9 +105,13 @@ class CrossAttention(MultiHead):
         return keys, values
 
     def forward(
-        self, x: Tensor, memory: Memory, visible: Visible, record: Record | None, path: str
+        self, x: Tensor, memory: Memory, visible: Visible | Spans, record: Record | None, path: str
     ) -> tuple[Tensor, Aux]:
-        """x (B, T, D) -> (B, T, D); records (B, H, T, S)."""
+        """x (B, T, D) -> (B, T, D); records (B, H, T, S). Packed: x (N, D) -> (N, D)."""
+        if isinstance(visible, Spans):
+            query = self.query(x).unflatten(-1, (self.heads, -1))
+            keys, values = self.key_value(memory.values).unflatten(-1, (2, self.heads, -1)).unbind(1)
+            return self.look_within(query, keys, values, visible), {}
         return self._look_at(x, *self.prepare(memory), visible, record, path), {}
 
     def start(self, memory: Memory, beam: int, prefix: str) -> State:
@@ -133,9 +145,9 @@ class AnyCrossAttention(nn.Module):
         self.attention = Attention(config, width, memory_width, heads, dropout)
 
     def forward(
-        self, x: Tensor, memory: Memory, visible: Visible, record: Record | None, path: str
+        self, x: Tensor, memory: Memory, visible: Visible | Spans, record: Record | None, path: str
     ) -> tuple[Tensor, Aux]:
-        """As `CrossAttention`, and what the loss needs."""
+        """As `CrossAttention`, and what the loss needs; padded only."""
         look = self.attention.attend_all(x, self.attention.prepare(memory))
         if record is not None:
             record[path] = look.weights if self.attention.heads > 1 else look.weights[:, None]

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from translate.config import ConvEncoderConfig, TransformerEncoderConfig, embedding_width
 from translate.errors import DataError
+from translate.models.seq2seq import Tokens
 
 
 class Positions(nn.Module):
@@ -33,6 +34,13 @@ class Positions(nn.Module):
             return scaled
         end = first + embedded.size(-2)
         return scaled + self._upto(end, embedded)[first:end]
+
+    def tell(self, embedded: Tensor, tokens: Tokens) -> Tensor:
+        """The word vectors of whole sentences, padded (B, L, D) or packed (N, D) -> the same shape."""
+        if tokens.places is None:
+            return self(embedded, 0)
+        scaled = embedded * math.sqrt(self.width)
+        return scaled if self.kind == "none" else scaled + self._upto(tokens.longest, embedded)[tokens.places]
 
     def _upto(self, end: int, like: Tensor) -> Tensor:
         """At least `end` rows of width D."""

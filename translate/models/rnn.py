@@ -40,7 +40,8 @@ class RnnEncoder(Encoder):
 
     def forward(self, src: Tokens, record: Record | None = None) -> Memory:
         """src (B, S) -> states (B, S, D), summary (B, D): forward state at the last, backward at the first token."""
-        ids = pack_padded_sequence(src.ids, src.lengths.cpu(), batch_first=True, enforce_sorted=False)
+        lengths = src.lengths.cpu() if src.host_lengths is None else src.host_lengths
+        ids = pack_padded_sequence(src.ids, lengths, batch_first=True, enforce_sorted=False)
         packed, last = _with_data(ids, _embed(self.embedding, ids.data)), None
         for layer, dropout in zip(self.layers, self.dropout, strict=True):
             packed, last = layer(_with_data(packed, dropout(packed.data)))

@@ -12,7 +12,7 @@ from typing import Self
 import torch
 from torch import Tensor, nn
 
-from translate.models.dropout import Keyed
+from translate.models.dropout import Keyed, seed_of
 
 Record = dict[str, Tensor]
 """Attention weights by the path of the module that computed them; `alignment` is the one the model names as such."""
@@ -28,15 +28,20 @@ of several layers chooses.
 
 @dataclass(frozen=True)
 class Tokens:
-    """The ids of a batch, padded (ids (B, S)) or packed (ids (N,) with offsets (B + 1,) int32).
+    """The ids of a batch, padded (ids (B, S)) or packed (ids (N,), sentence after sentence).
 
-    `longest` is the padded length, known to the host so that no kernel has to be waited for.
+    Packed ones have `offsets` (B + 1,) int32, where each sentence begins, and of each token (N,) the sentence, `rows`,
+    and where in it the token stands, `places`. `longest` is the padded length, known to the host so that no kernel has
+    to be waited for; so are `host_lengths`, if given.
     """
 
     ids: Tensor
     lengths: Tensor  # (B,) int64
     longest: int
     offsets: Tensor | None = None
+    rows: Tensor | None = None
+    places: Tensor | None = None
+    host_lengths: Tensor | None = None
 
     @property
     def mask(self) -> Tensor:
@@ -59,17 +64,13 @@ class Memory:
     values: Tensor
     segment: Tensor | None = None
     offsets: Tensor | None = None
+    rows: Tensor | None = None
+    places: Tensor | None = None
 
     @property
     def mask(self) -> Tensor:
         """(B, S) True where a state belongs to a real token."""
         return torch.arange(self.longest, device=self.states.device) < self.lengths[:, None]
-
-    def padded(self) -> "Memory":
-        """The same memory in the padded layout, which search works on."""
-        if self.offsets is None:
-            return self
-        raise NotImplementedError("no encoder gives packed states yet")
 
     def to(self, dtype: torch.dtype) -> "Memory":
         """The same in another number format; values that are the states stay so."""
@@ -131,6 +132,8 @@ class Encoder(nn.Module):
     """Reads the source."""
 
     embedding: nn.Embedding
+    reads_packed = False
+    """Whether `forward` also takes packed tokens, and then gives a packed memory."""
 
     def forward(self, src: Tokens, record: Record | None = None) -> Memory:
         """Encode src (B, S); padding changes nothing."""
@@ -143,6 +146,8 @@ class Decoder(nn.Module):
     embedding: nn.Embedding
     width: int
     """Width of the features."""
+    reads_packed = False
+    """Whether `forward` also takes packed tokens with a packed memory, and then gives features (N, D)."""
 
     def forward(self, tgt_in: Tokens, memory: Memory, record: Record | None = None) -> tuple[Tensor, Aux]:
         """Teacher forcing: tgt_in (B, T) -> features (B, T, D) of all positions at once."""
@@ -171,6 +176,11 @@ class Seq2Seq(nn.Module):
         self.decoder = decoder
         self.output = output
 
+    @property
+    def reads_packed(self) -> bool:
+        """Whether `forward` also takes both sides packed, and then gives features (N, D)."""
+        return self.encoder.reads_packed and self.decoder.reads_packed
+
     def forward(self, src: Tokens, tgt_in: Tokens, record: Record | None = None) -> tuple[Tensor, Aux]:
         """Teacher forcing: src (B, S), tgt_in (B, T) -> features (B, T, D)."""
         features, aux = self.decoder(tgt_in, self.encoder(src, record), record)
@@ -186,3 +196,5 @@ class Seq2Seq(nn.Module):
         for site, module in enumerate(m for m in self.modules() if isinstance(m, Keyed)):
             module.key = (*key, site)
             module.calls = 0
+        if self.output.weight.is_cuda:
+            torch.cuda.manual_seed(seed_of(key))

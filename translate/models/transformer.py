@@ -13,10 +13,11 @@ from torch import Tensor, nn
 from translate.config import TransformerDecoderConfig, TransformerEncoderConfig
 from translate.models.attention import compute_dtype, of_layers
 from translate.models.dropout import Dropout
-from translate.models.multi_head import SelfAttention, build_cross_attention
+from translate.models.multi_head import CrossAttention, SelfAttention, build_cross_attention
 from translate.models.positions import Positions
 from translate.models.scope import Visible
 from translate.models.seq2seq import Aux, Block, Decoder, Encoder, Memory, Record, State, Tokens, build_embedding
+from translate.models.spans import Spans
 
 CACHE_BUCKET = 16
 """Positions by which a decoder's cache grows."""
@@ -33,18 +34,21 @@ class TransformerEncoder(Encoder):
         self.layers = nn.ModuleList(EncoderLayer(config) for _ in range(config.layers))
         self.norm = nn.LayerNorm(config.width) if config.norm == "pre" else nn.Identity()
         self.heads = config.heads
+        self.reads_packed = config.attention_dropout == 0
 
     def forward(self, src: Tokens, record: Record | None = None) -> Memory:
-        """src (B, S) -> states (B, S, D), summary (B, D)."""
-        x = self.dropout(self.positions(self.embedding(src.ids), 0))
-        mask = src.mask
-        visible = Visible.real(mask, compute_dtype(x)).heads(self.heads)
+        """src (B, S) -> states (B, S, D), summary (B, D). Packed: src (N,) -> states (N, D), summary (B, D)."""
+        x = self.dropout(self.positions.tell(self.embedding(src.ids), src))
+        visible: Visible | Spans
+        if src.offsets is not None:
+            visible = Spans(src, src)
+        else:
+            visible = Visible.real(src.mask, compute_dtype(x)).heads(self.heads)
         for index, layer in enumerate(self.layers):
             x = layer(x, visible, record, f"encoder.layers.{index}")
         states = self.norm(x)
-        real = mask.to(states.dtype)[:, :, None]
-        summary = (states * real).sum(1) / real.sum(1).clamp(min=1)
-        return Memory(states, src.lengths, src.longest, summary, states)
+        layout = {"offsets": src.offsets, "rows": src.rows, "places": src.places}
+        return Memory(states, src.lengths, src.longest, _mean(states, src), states, **layout)
 
 
 class EncoderLayer(Block):
@@ -56,7 +60,7 @@ class EncoderLayer(Block):
         self.feed_forward = FeedForward(config)
         self.residuals = nn.ModuleList(Residual(config) for _ in range(2))
 
-    def forward(self, x: Tensor, visible: Visible, record: Record | None, path: str) -> Tensor:
+    def forward(self, x: Tensor, visible: Visible | Spans, record: Record | None, path: str) -> Tensor:
         """x (B, S, D) -> (B, S, D)."""
         looking, thinking = self.residuals
         x = looking(x, lambda y: self.self_attention(y, visible, record, f"{path}.self_attention"))
@@ -75,14 +79,24 @@ class TransformerDecoder(Decoder):
         self.dropout = Dropout(config.dropout)
         self.layers = nn.ModuleList(DecoderLayer(config, memory_width) for _ in range(config.layers))
         self.norm = nn.LayerNorm(config.width) if config.norm == "pre" else nn.Identity()
+        usual = all(isinstance(layer.cross_attention, CrossAttention) for layer in self.layers)
+        self.reads_packed = usual and config.attention_dropout == 0
 
     def forward(self, tgt_in: Tokens, memory: Memory, record: Record | None = None) -> tuple[Tensor, Aux]:
-        """tgt_in (B, T) -> features (B, T, D). Padding comes after the real tokens, so the past never holds any."""
-        x = self.dropout(self.positions(self.embedding(tgt_in.ids), 0))
+        """tgt_in (B, T) -> features (B, T, D). Padding comes after the real tokens, so the past never holds any.
+
+        Packed: tgt_in (N,) -> features (N, D).
+        """
+        x = self.dropout(self.positions.tell(self.embedding(tgt_in.ids), tgt_in))
         dtype = compute_dtype(x)
         memory = memory.to(dtype)
-        past = Visible.past(tgt_in.longest, dtype, x.device)
-        real = Visible.real(memory.mask, dtype).heads(self.heads)
+        past: Visible | Spans
+        real: Visible | Spans
+        if tgt_in.offsets is not None:
+            past, real = Spans(tgt_in, tgt_in, causal=True), Spans(tgt_in, memory)
+        else:
+            past = Visible.past(tgt_in.longest, dtype, x.device)
+            real = Visible.real(memory.mask, dtype).heads(self.heads)
         auxes: list[Aux] = []
         for index, layer in enumerate(self.layers):
             x, aux = layer(x, memory, past, real, record, f"decoder.layers.{index}")
@@ -143,7 +157,13 @@ class DecoderLayer(Block):
         self.residuals = nn.ModuleList(Residual(config) for _ in range(3))
 
     def forward(
-        self, x: Tensor, memory: Memory, past: Visible, real: Visible, record: Record | None, path: str
+        self,
+        x: Tensor,
+        memory: Memory,
+        past: Visible | Spans,
+        real: Visible | Spans,
+        record: Record | None,
+        path: str,
     ) -> tuple[Tensor, Aux]:
         """x (B, T, D) -> (B, T, D), and what the loss needs of the attention to the memory."""
         aux: Aux = {}
@@ -202,3 +222,11 @@ class FeedForward(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """(B, L, D) -> (B, L, D)."""
         return self.outer(self.dropout(self.activation(self.inner(x))))
+
+
+def _mean(states: Tensor, src: Tokens) -> Tensor:
+    """The mean of each sentence's real states: (B, S, D), or packed (N, D) -> (B, D)."""
+    lengths = src.lengths.to(states.dtype).clamp(min=1)[:, None]
+    if src.rows is not None:
+        return states.new_zeros(src.lengths.size(0), states.size(1)).index_add(0, src.rows, states) / lengths
+    return (states * src.mask.to(states.dtype)[:, :, None]).sum(1) / lengths

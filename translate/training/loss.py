@@ -11,34 +11,68 @@ from translate.models.seq2seq import Aux, Seq2Seq, Tokens
 from translate.text.batches import Batch
 from translate.training.projected_loss import projected_loss
 
+PACKED_MULTIPLE = 256
+"""Tokens of a packed side come in multiples of this, so that kernels meet few shapes."""
+
+Array = np.ndarray[tuple[int, ...], np.dtype[np.integer]]
+
 
 @dataclass(frozen=True)
 class TensorBatch:
-    """A micro-batch on the device. `real` holds the flat positions of real target tokens, found on the host."""
+    """A micro-batch on the device. `real` holds the places of real target tokens among the features, found on the host.
+
+    Padded, features are (B * T, D) when flattened; packed, (N, D), real tokens first.
+    """
 
     src: Tokens
     tgt_in: Tokens
     tgt_out: Tensor  # (tokens,) only the real ones, in the order of `real`
-    real: Tensor  # (tokens,) index into the flattened (B * T)
+    real: Tensor  # (tokens,)
     tokens: int
 
     @classmethod
-    def of(cls, batch: Batch, device: torch.device) -> "TensorBatch":
+    def of(cls, batch: Batch, device: torch.device, packed: bool = False) -> "TensorBatch":
         """Move a NumPy batch to the device."""
         columns = np.arange(batch.tgt_out.shape[1])
         real = np.flatnonzero((columns < batch.tgt_lengths[:, None]).ravel())
-        tgt_lengths = _tensor(batch.tgt_lengths, device)
+        layout = _packed if packed else _padded
         return cls(
-            Tokens(_tensor(batch.src, device), _tensor(batch.src_lengths, device), batch.src.shape[1]),
-            Tokens(_tensor(batch.tgt_in, device), tgt_lengths, batch.tgt_in.shape[1]),
+            layout(batch.src, batch.src_lengths, device),
+            layout(batch.tgt_in, batch.tgt_lengths, device),
             _tensor(batch.tgt_out.ravel()[real], device),
-            _tensor(real, device),
+            _tensor(np.arange(len(real)) if packed else real, device),
             len(real),
         )
 
 
-def _tensor(array: "np.ndarray[tuple[int, ...], np.dtype[np.integer]]", device: torch.device) -> Tensor:
-    return torch.from_numpy(np.ascontiguousarray(array, dtype=np.int64)).to(device, non_blocking=True)
+def _padded(ids: Array, lengths: Array, device: torch.device) -> Tokens:
+    host_lengths = torch.from_numpy(np.ascontiguousarray(lengths, dtype=np.int64))
+    return Tokens(_tensor(ids, device), _tensor(lengths, device), ids.shape[1], host_lengths=host_lengths)
+
+
+def _packed(ids: Array, lengths: Array, device: torch.device) -> Tokens:
+    """ids (B, L) -> sentence after sentence, and one more of what fills up to the next multiple of PACKED_MULTIPLE."""
+    real = int(lengths.sum())
+    spare = -real % PACKED_MULTIPLE if real else PACKED_MULTIPLE
+    counts = np.append(lengths, spare) if spare else lengths
+    rows = np.repeat(np.arange(len(counts)), counts)
+    offsets = np.concatenate([[0], np.cumsum(counts)])
+    flat = np.zeros(real + spare, dtype=np.int64)
+    flat[:real] = ids[np.arange(ids.shape[1]) < lengths[:, None]]
+    return Tokens(
+        _tensor(flat, device),
+        _tensor(counts, device),
+        int(counts.max()),
+        _tensor(offsets, device).int(),
+        _tensor(rows, device),
+        _tensor(np.arange(len(flat)) - offsets[rows], device),
+    )
+
+
+def _tensor(array: Array, device: torch.device) -> Tensor:
+    """On a GPU by way of pinned memory, so that the copy need not be waited for."""
+    tensor = torch.from_numpy(np.ascontiguousarray(array, dtype=np.int64))
+    return tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor
 
 
 class Objective(nn.Module):
@@ -56,7 +90,7 @@ class Objective(nn.Module):
         evaluation mode the loss is the plain negative log-likelihood. What some kinds of attention add is theirs alone.
         """
         features, aux = self.model(batch.src, batch.tgt_in)
-        real = features.flatten(0, 1).index_select(0, batch.real)  # (tokens, D)
+        real = features.flatten(0, -2).index_select(0, batch.real)  # (tokens, D)
         smoothing = self.label_smoothing if self.training else 0.0
         output = self.model.output
         loss, losses = projected_loss(real, output.weight, output.bias, batch.tgt_out, smoothing)
