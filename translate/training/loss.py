@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from translate.models.seq2seq import Aux, Seq2Seq, Tokens
 from translate.text.batches import Batch
+from translate.training.compiled import Compiled
 from translate.training.projected_loss import projected_loss
 
 PACKED_MULTIPLE = 256
@@ -78,9 +79,10 @@ def _tensor(array: Array, device: torch.device) -> Tensor:
 class Objective(nn.Module):
     """The training forward: whatever wraps or compiles the model wraps this, and training calls nothing else."""
 
-    def __init__(self, model: Seq2Seq, label_smoothing: float) -> None:
+    def __init__(self, model: Seq2Seq, label_smoothing: float, compiled: bool = False) -> None:
         super().__init__()
         self.model = model
+        self.read = Compiled(model) if compiled else model.__call__
         self.label_smoothing = label_smoothing
 
     def forward(self, batch: TensorBatch) -> tuple[Tensor, int]:
@@ -89,7 +91,7 @@ class Objective(nn.Module):
         In training mode the target distribution puts `label_smoothing` on all words alike (Szegedy et al. 2016); in
         evaluation mode the loss is the plain negative log-likelihood. What some kinds of attention add is theirs alone.
         """
-        features, aux = self.model(batch.src, batch.tgt_in)
+        features, aux = self.read(batch.src, batch.tgt_in)
         real = features.flatten(0, -2).index_select(0, batch.real)  # (tokens, D)
         smoothing = self.label_smoothing if self.training else 0.0
         output = self.model.output

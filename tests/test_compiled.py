@@ -1,0 +1,115 @@
+"""The compiled model: it is one graph, it fails softly, and a killed process leaves nothing to stumble over."""
+
+import os
+import signal
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from tests.test_loss import PAIRS, batch
+from tests.test_packed import CPU, model
+from tests.tiny import in_child
+from translate.models.seq2seq import Seq2Seq, Tokens
+from translate.training.compiled import IN_USE, VARIABLES, Compiled, kernels_in
+from translate.training.loss import Objective, TensorBatch
+
+
+def test_the_packed_transformer_is_one_graph_for_all_lengths() -> None:
+    """A graph that broke would send the host to work between kernels."""
+    seq2seq, seen = model().train(), []
+
+    def count(graph: torch.fx.GraphModule, _: Any) -> Any:
+        seen.append(graph)
+        return graph
+
+    whole = torch.compile(seq2seq, backend=count, dynamic=True, fullgraph=True)
+    for repeats in (1, 30, 90, 200):
+        given = TensorBatch.of(batch(PAIRS * repeats), CPU, packed=True)
+        features, _ = whole(given.src, given.tgt_in)
+        expected, _ = seq2seq(given.src, given.tgt_in)
+        torch.testing.assert_close(features, expected)
+    assert len(seen) <= 2
+
+
+def test_the_objective_uses_what_is_compiled(monkeypatch: pytest.MonkeyPatch) -> None:
+    calls: list[str] = []
+
+    def compiled(seq2seq: Seq2Seq, dynamic: bool) -> Any:
+        assert dynamic
+
+        def call(src: Tokens, tgt_in: Tokens) -> Any:
+            calls.append("compiled")
+            return seq2seq(src, tgt_in)
+
+        return call
+
+    monkeypatch.setattr(torch, "compile", compiled)
+    seq2seq, given = model(), TensorBatch.of(batch(PAIRS), CPU, packed=True)
+    plain = Objective(seq2seq, 0.1).eval()(given)[0]
+    objective = Objective(seq2seq, 0.1, compiled=True).eval()
+    assert objective(given)[0].item() == plain.item()
+    assert calls == ["compiled"]
+    assert [name for name, _ in objective.named_parameters()] == [f"model.{n}" for n, _ in seq2seq.named_parameters()]
+
+
+def test_what_cannot_be_compiled_runs_as_it_stands(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    tried: list[str] = []
+
+    def broken(*_: object) -> None:
+        tried.append("compiled")
+        raise RuntimeError("no compiler here\nand a long story")
+
+    monkeypatch.setattr(torch, "compile", lambda *_, **__: broken)
+    seq2seq, given = model().eval(), TensorBatch.of(batch(PAIRS), CPU)
+    compiled = Compiled(seq2seq)
+    for _ in range(3):
+        assert torch.equal(compiled(given.src, given.tgt_in)[0], seq2seq(given.src, given.tgt_in)[0])
+    assert tried == ["compiled"]
+    told = capsys.readouterr().err
+    assert told == ("warning: torch.compile failed (RuntimeError: no compiler here); training goes on without it\n")
+
+
+def test_the_model_itself_may_still_fail(monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object) -> None:
+        raise torch.OutOfMemoryError("no room")
+
+    monkeypatch.setattr(torch, "compile", lambda *_, **__: full)
+    seq2seq, given = model().eval(), TensorBatch.of(batch(PAIRS), CPU)
+    monkeypatch.setattr(seq2seq, "forward", full)
+    with pytest.raises(torch.OutOfMemoryError):
+        Compiled(seq2seq)(given.src, given.tgt_in)
+
+
+def test_a_folder_that_a_killed_process_left_is_emptied(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in VARIABLES:  # torch sets them itself where it has compiled before
+        monkeypatch.delenv(name, raising=False)
+    folder = tmp_path / "kernels"
+
+    def work(end: bool) -> None:
+        with kernels_in(folder):
+            place = Path(os.environ["TORCHINDUCTOR_CACHE_DIR"])
+            place.mkdir(exist_ok=True)
+            (place / "kernel.so").write_text("half")
+            if end:
+                os.kill(os.getpid(), signal.SIGKILL)
+
+    assert in_child(lambda: work(end=True), tmp_path / "log") == -signal.SIGKILL
+    assert (folder / IN_USE).exists()
+    with kernels_in(folder):
+        assert not (folder / "inductor").exists()
+    assert in_child(lambda: work(end=False), tmp_path / "log") == 0
+    with kernels_in(folder):
+        assert (folder / "inductor" / "kernel.so").exists()  # left in order, so used again
+    assert not (folder / IN_USE).exists()
+    assert "TORCHINDUCTOR_CACHE_DIR" not in os.environ
+
+
+def test_a_place_that_was_chosen_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TRITON_CACHE_DIR", "mine")
+    with kernels_in(tmp_path / "kernels"):
+        assert os.environ["TRITON_CACHE_DIR"] == "mine"
+    assert not (tmp_path / "kernels").exists()

@@ -1,0 +1,62 @@
+"""torch.compile around the model, for GPUs: without it a small model waits for the host to launch its kernels.
+
+What cannot be compiled runs as it stands, after one sentence. Compiled kernels are kept in a folder of the run, so that
+going on is quick; a process that was killed may leave half a kernel there, and torch would stumble over it at every
+later start, so a folder that was not left in order is emptied first.
+"""
+
+import contextlib
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from translate.bar import note
+from translate.models.seq2seq import Aux, Seq2Seq, Tokens
+
+IN_USE = "in-use"
+"""While this file is there, a process is at work in the folder, or was when it ended."""
+VARIABLES = {"TORCHINDUCTOR_CACHE_DIR": "inductor", "TRITON_CACHE_DIR": "triton"}
+
+
+class Compiled:
+    """A model's forward pass, compiled for whatever lengths come; plain from the first failure on."""
+
+    def __init__(self, model: Seq2Seq) -> None:
+        self._plain = model
+        self._call = torch.compile(model, dynamic=True)
+
+    def __call__(self, src: Tokens, tgt_in: Tokens) -> tuple[Tensor, Aux]:
+        """As the model."""
+        if self._call is self._plain:
+            return self._plain(src, tgt_in)
+        try:
+            return self._call(src, tgt_in)
+        except Exception as error:
+            result: tuple[Tensor, Aux] = self._plain(src, tgt_in)  # raises what the compiler is not to blame for
+            reason = " ".join(str(error).partition("\n")[0].split())
+            note(f"warning: torch.compile failed ({type(error).__name__}: {reason}); training goes on without it")
+            self._call = self._plain
+            return result
+
+
+@contextlib.contextmanager
+def kernels_in(directory: Path) -> Iterator[None]:
+    """Keep compiled kernels in `directory`, which no other process uses; whoever set a place knows better."""
+    if any(name in os.environ for name in VARIABLES):
+        yield
+        return
+    if (directory / IN_USE).exists():
+        shutil.rmtree(directory)
+    directory.mkdir(parents=True, exist_ok=True)
+    (directory / IN_USE).touch()
+    os.environ.update({name: str(directory / folder) for name, folder in VARIABLES.items()})
+    try:
+        yield
+    finally:  # whatever Python can still do something about left no half-written file
+        for name in VARIABLES:
+            os.environ.pop(name, None)
+        (directory / IN_USE).unlink(missing_ok=True)
