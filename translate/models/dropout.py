@@ -14,6 +14,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
+from translate.models.mask_pool import MaskPool
+
 
 class Keyed(nn.Module):
     """A place in the model that draws: `Seq2Seq.key_randomness` gives it its key before each training pass."""
@@ -41,6 +43,8 @@ class Dropout(Keyed):
     def __init__(self, p: float) -> None:
         super().__init__()
         self.p = round(p * 65536) / 65536
+        self.pools: dict[tuple[float, torch.dtype], MaskPool] | None = None
+        """The pools of the model's masks by probability and number format, if masks are cut from such (`use_pools`)."""
 
     @property
     def active(self) -> bool:
@@ -65,18 +69,31 @@ class Dropout(Keyed):
         """What a loop of `count` steps multiplies x (shaped as `like`) by: (count, ...), or None when inactive."""
         if not self.active:
             return None
-        return self.draw(torch.Size([count, *like.shape]), like).mul_(1.0 / (1.0 - self.p))
+        return self.draw(torch.Size([count, *like.shape]), like) * (1.0 / (1.0 - self.p))
 
     def _cpu_mask(self, key: list[int], shape: torch.Size, like: Tensor) -> Tensor:
-        count = shape.numel()
+        count, threshold = shape.numel(), round(self.p * 65536)
+        if self.pools is not None:
+            seed, step = key[:2]
+            pool = self.pools.setdefault((self.p, like.dtype), MaskPool(seed, threshold, like.dtype))
+            if (cut := pool.cut(step, key, count)) is not None:
+                return cut.view(shape)
         draws = np.random.SFC64(key).random_raw((count + 3) // 4).view(np.uint16)[:count]
         # By way of uint8: torch turns bool into bf16 eight times more slowly than a byte.
-        kept = (draws >= round(self.p * 65536)).view(np.uint8)
+        kept = (draws >= threshold).view(np.uint8)
         return torch.from_numpy(kept).to(like.dtype).view(shape)
 
     def extra_repr(self) -> str:
         """p, for print(model)."""
         return f"p={self.p:.4g}"
+
+
+def use_pools(model: nn.Module) -> None:
+    """Cut the dropout masks of a model from common pools from now on."""
+    pools: dict[tuple[float, torch.dtype], MaskPool] = {}
+    for module in model.modules():
+        if isinstance(module, Dropout):
+            module.pools = pools
 
 
 class Noise(Keyed):
