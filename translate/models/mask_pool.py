@@ -1,9 +1,9 @@
 """Dropout masks cut from a pool instead of drawn one by one, for processors on which drawing is dear.
 
 The pool is BLOCKS blocks of random bits; one of them is drawn anew at each update, so block b at step s is a function
-of (seed, b, the last step up to s that is b modulo BLOCKS) and a run that goes on has the pool it would have had. A mask
-is a stretch of the pool at an offset drawn from the mask's own key. Masks of an update are not independent of each other
-where they overlap, so whether learning suffers has to be measured (docs/performance.md).
+of (seed, b, the last step up to s that is b modulo BLOCKS) and a run that goes on has the pool it would have had. A
+mask is a stretch of the pool at an offset drawn from the mask's own key. Masks of an update are not independent of each
+other where they overlap, so whether learning suffers has to be measured (docs/performance.md).
 """
 
 import numpy as np
