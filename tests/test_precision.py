@@ -27,7 +27,7 @@ def by_hand(overflows: list[bool], steady_needed: int) -> list[float]:
 def test_the_scale_follows_its_rule(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(precision, "STEADY", 3)
     generator = torch.Generator().manual_seed(1)
-    overflows = (torch.rand(200, generator=generator) < 0.4).tolist() + [False] * 60
+    overflows = (torch.rand(200, generator=generator) < 0.4).tolist() + [False] * 300
     scale, found = LossScale(CPU), []
     for overflow in overflows:
         scale.note(torch.tensor(float(overflow)))
