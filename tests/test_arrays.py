@@ -1,4 +1,6 @@
 import itertools
+import tracemalloc
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -24,16 +26,37 @@ def test_sequences_are_the_lists_they_came_from(lists: list[list[int]], data: st
     assert padded.dtype == np.int64
 
 
+@settings(max_examples=50, deadline=None)
+@given(lists=LISTS, data=st.data())
+def test_chosen_sequences_are_the_marked_ones(lists: list[list[int]], data: st.DataObject) -> None:
+    marks = data.draw(st.lists(st.booleans(), min_size=len(lists), max_size=len(lists)))
+    chosen = Sequences.of(lists, np.int32).chosen(np.array(marks))
+    expected = [items for items, marked in zip(lists, marks, strict=True) if marked]
+    assert [chosen[i].tolist() for i in range(len(chosen))] == expected
+
+
+def test_a_writer_holds_nothing_of_what_it_writes(tmp_path: Path) -> None:
+    with SequenceWriter(tmp_path, "ids", np.int32) as writer:
+        tracemalloc.start()
+        for i in range(50):
+            writer.add(Sequences.of([[i] * 100] * 1000, np.int32))
+        writer.write()
+        held, peak = tracemalloc.get_traced_memory()
+        tracemalloc.stop()
+    assert held < 100_000
+    assert peak < 4_000_000  # 20 MB were written
+    assert (tmp_path / "ids.npy").stat().st_size > 20_000_000
+
+
 @settings(max_examples=30, deadline=None)
 @given(parts=st.lists(LISTS, max_size=3), dtype=st.sampled_from([np.uint16, np.int32]))
 def test_written_arrays_are_ordinary_npy_files(tmp_path_factory: Any, parts: list[list[list[int]]], dtype: Any) -> None:
     directory = tmp_path_factory.mktemp("arrays") / "train"
-    writer = SequenceWriter(directory, "src_ids", dtype)
-    with writer.spool:
+    with SequenceWriter(directory, "src_ids", dtype) as writer:
         for part in parts:
             writer.add(Sequences.of(part, dtype))
-        flat = [x for part in parts for x in part]
-        assert writer.close() == sum(map(len, flat))
+        assert writer.write() == [directory / "src_ids.npy", directory / "src_offsets.npy"]
+    flat = [x for part in parts for x in part]
     items, offsets = np.load(directory / "src_ids.npy"), np.load(directory / "src_offsets.npy")
     assert (items.dtype, offsets.dtype) == (np.dtype(dtype), np.dtype(np.int64))
     assert [items[a:b].tolist() for a, b in itertools.pairwise(offsets)] == flat

@@ -411,6 +411,11 @@ def test_a_page_of_problems_is_cut(tmp_path: Path) -> None:
         ("train.validate_sentences=0", "train.best", "found bleu, but train.validate_sentences is 0"),
         ("train.batch_tokens=5000", "train.batch_tokens", "found 5000, expected at most train.update_tokens (4096)"),
         (
+            "train.recompute=true model.encoder.kind=rnn model.decoder.kind=rnn",
+            "train.recompute",
+            "found true, which does nothing for rnn: it needs a transformer or conv encoder or decoder",
+        ),
+        (
             "model.encoder.positions=learned model.encoder.max_positions=256",
             "data.cleaning.max_length",
             "found 256, expected less than model.encoder.max_positions (256)",
@@ -657,6 +662,7 @@ def test_every_key_is_in_one_class() -> None:
         ("train.max_steps=20", "free", "train.max_steps: 10 → 20"),
         ("train.patience=2", "free", "train.patience: not set → 2"),
         ("train.tensorboard=true", "free", "train.tensorboard: false → true"),
+        ("train.recompute=true", "free", "train.recompute: false → true"),
         ("decode.beam=1", "free", "decode.beam: 5 → 1"),
         ("evaluate.lowercase=true", "free", "evaluate.lowercase: false → true"),
         ("data.test=[{src: /a, tgt: /b}]", "free", "data.test.0.src: not set → /a"),

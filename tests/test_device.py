@@ -13,7 +13,10 @@ import translate.device
 from translate.device import Machine, limit_kernel_cache, pick_device, resolve
 from translate.errors import ConfigError, DataError
 
-STORED = {"device": "cpu", "precision": "bf16", "threads": 2, "matmul": "medium"}
+STORED: dict[str, Any] = {
+    "device": "cpu", "precision": "bf16", "threads": 2, "matmul": "medium", "sharing": 1,
+    "batch_tokens": [], "batch_setting": None,
+}  # fmt: skip
 
 
 @pytest.fixture(autouse=True)
@@ -51,7 +54,8 @@ def test_explicit_choices_are_taken_applied_and_remembered(tmp_path: Path) -> No
     assert torch.get_num_threads() == 2
     assert torch.get_float32_matmul_precision() == "medium"
     assert json.loads(stored.read_text()) == {
-        "device": "cpu", "precision": "fp32", "threads": 2, "matmul": "medium"
+        "device": "cpu", "precision": "fp32", "threads": 2, "matmul": "medium", "sharing": 1,
+        "batch_tokens": [], "batch_setting": None,
     }  # fmt: skip
 
 
@@ -66,6 +70,27 @@ def test_stored_choices_stand_in_for_auto_and_yield_to_explicit_ones(tmp_path: P
     assert resolve("cpu", "fp32", "auto", "highest", stored) == Machine("cpu", "fp32", 2, "highest")
     assert (torch.get_num_threads(), torch.get_float32_matmul_precision()) == (2, "highest")
     assert json.loads(stored.read_text()) == {**STORED, "precision": "fp32", "matmul": "highest"}
+
+
+@pytest.mark.usefixtures("unmeasured")
+def test_the_sizes_of_micro_batches_outlive_other_choices(tmp_path: Path) -> None:
+    """But not another device, whose memory is another."""
+    stored = tmp_path / "machine.json"
+    stored.write_text(json.dumps({**STORED, "batch_tokens": [[0, 400], [7, 200]], "batch_setting": "auto"}))
+    machine = resolve("cpu", "fp32", 1, "highest", stored)
+    assert (machine.batch_tokens, machine.batch_setting) == (((0, 400), (7, 200)), "auto")
+    assert resolve("cpu", "fp32", 1, "highest", stored) == machine
+    stored.write_text(stored.read_text().replace('"cpu"', '"cuda"'))
+    machine = resolve("cpu", "fp32", 1, "highest", stored)
+    assert (machine.batch_tokens, machine.batch_setting) == ((), None)
+
+
+@pytest.mark.usefixtures("unmeasured")
+def test_explicit_threads_are_not_measured_for_another_number_of_processes(tmp_path: Path) -> None:
+    stored = tmp_path / "machine.json"
+    stored.write_text(json.dumps({**STORED, "sharing": 2}))
+    machine = resolve("cpu", "auto", 1, "auto", stored, sharing=1)
+    assert (machine.threads, machine.sharing) == (1, 1)
 
 
 def test_choices_stored_for_another_device_are_measured_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -102,6 +127,12 @@ def test_whoever_only_uses_a_run_leaves_it_as_it_is(tmp_path: Path) -> None:
         json.dumps({**STORED, "precision": "fp16"}),
         json.dumps({**STORED, "precision": ["fp32"]}),
         json.dumps({**STORED, "matmul": None}),
+        json.dumps({**STORED, "batch_tokens": 4096}),
+        json.dumps({**STORED, "batch_tokens": [4096]}),
+        json.dumps({**STORED, "batch_tokens": [[0, 4096, 1]]}),
+        json.dumps({**STORED, "batch_tokens": [[0, 0]]}),
+        json.dumps({**STORED, "batch_tokens": [[-1, 8]]}),
+        json.dumps({**STORED, "batch_tokens": [[0, "8"]]}),
         "\udcff",
     ],
 )

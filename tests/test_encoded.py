@@ -8,16 +8,8 @@ import pytest
 from translate.config import TokenizerConfig
 from translate.errors import DataError, MissingInputError
 from translate.run import RunDirectory
-from translate.text.arrays import Sequences
-from translate.text.encoded import (
-    LAYOUT,
-    EncodedPair,
-    EncodedSplit,
-    SplitWriter,
-    described_files,
-    intact,
-    load_split,
-)
+from translate.text.arrays import Sequences, SequenceWriter
+from translate.text.encoded import LAYOUT, EncodedSplit, described_files, intact, load_split
 from translate.text.tokenizer import EOS, Tokenizer, train_tokenizer
 
 
@@ -67,9 +59,19 @@ def tokenizer() -> Tokenizer:
 def write_run(root: Path, tokenizer: Tokenizer, sampling: float, weight: float = 1.0) -> RunDirectory:
     run = RunDirectory(root)
     ids = tokenizer.encode_normalized("src", LINES)
-    with SplitWriter(run.data / "train", tokenizer, keep_text=sampling > 0) as writer:
-        writer.add([EncodedPair(i, i[:3], (line, line[:9])) for i, line in zip(ids, LINES, strict=True)])
-        files = described_files(run, writer.close())
+    sides = {
+        "src_ids": Sequences.of([[*i, EOS] for i in ids], np.uint16),
+        "tgt_ids": Sequences.of([i[:3] for i in ids], np.uint16),
+    }
+    if sampling > 0:
+        sides["src_text"] = Sequences.of([line.encode() for line in LINES], np.uint8)
+        sides["tgt_text"] = Sequences.of([line[:9].encode() for line in LINES], np.uint8)
+    paths = []
+    for name, side in sides.items():
+        with SequenceWriter(run.data / "train", name, side.items.dtype) as writer:
+            writer.add(side)
+            paths += writer.write()
+    files = described_files(run, paths)
     corpora = [{"name": "all", "kept": len(LINES), "weight": weight}]
     facts = {"corpora": corpora, "sampling": sampling, "files": files}
     tokenizer.save(run.tokenizer)

@@ -1,17 +1,20 @@
 import json
 import random
+import time
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+import translate.stages.tokenization
+import translate.text.fingerprint
 from translate.config import Config
 from translate.errors import ConfigError, DataError, MissingInputError
 from translate.run import RunDirectory
 from translate.stages.tokenization import TokenizationReport, tokenize
 from translate.text.encoded import data_digest, load_split, raw_texts
 from translate.text.lines import read_lines
-from translate.text.tokenizer import Tokenizer
+from translate.text.tokenizer import Tokenizer, train_tokenizer
 
 KO = ["나는", "너는", "그는", "학교에", "집에", "간다", "온다", "있다", "학생이다"]
 EN = ["I", "you", "he", "to", "school", "home", "go", "come", "am", "student"]
@@ -272,3 +275,39 @@ def test_sampling_keeps_the_training_text(settings: dict[str, Any], run: RunDire
     lines = read_lines(Path(settings["data"]["train"][0]["tgt"]))
     assert [tokenizer.decode_tgt(epoch.targets[i]) for i in range(200)] == list(lines)
     assert any(epoch.targets[i].tolist() != train.tgt(i).tolist() for i in range(200))
+
+
+def test_unchanged_text_and_arrays_are_not_read_again(
+    settings: dict[str, Any], run: RunDirectory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """At ten million pairs reading them would take longer than training may take to start."""
+    monkeypatch.setattr(translate.text.fingerprint, "SETTLED", 0)
+    monkeypatch.setattr(translate.text.fingerprint, "WORTHWHILE", 0)
+    made(settings, run)
+    time.sleep(0.02)  # the clock of a file system ticks
+    assert made(settings, run).skipped
+    monkeypatch.setattr(translate.text.fingerprint, "digest_file", lambda path: pytest.fail(f"{path} was read"))
+    assert made(settings, run).skipped
+
+
+def test_pieces_are_learnt_from_a_bounded_share_of_the_text(
+    settings: dict[str, Any], run: RunDirectory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    learnt: list[str] = []
+
+    def noted(text: Any, *rest: Any) -> Any:
+        learnt.extend(text(("src",)))
+        return train_tokenizer(text, *rest)
+
+    monkeypatch.setattr(translate.stages.tokenization, "train_tokenizer", noted)
+    lines = list(read_lines(Path(settings["data"]["train"][0]["src"])))
+    both = sum(len(line) for side in ("src", "tgt") for line in read_lines(Path(settings["data"]["train"][0][side])))
+    for name, limit, stride in (("MOST_PAIRS", 70, 3), ("MOST_CHARACTERS", both // 2 + 1, 2), ("MOST_PAIRS", 200, 1)):
+        learnt.clear()
+        with monkeypatch.context() as patch:
+            patch.setattr(translate.stages.tokenization, name, limit)
+            report = made(settings, run)
+        run.manifest.unlink()
+        assert learnt == lines[::stride]
+        said = [line for line in report.lines if "pieces were learnt" in line]
+        assert said == [f"warning: pieces were learnt from one pair in {stride} of 200"] * (stride > 1)

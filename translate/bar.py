@@ -34,6 +34,16 @@ class Bar:
             self.written = time.monotonic()
             self._write_line(figures)
 
+    def skip(self, count: int) -> None:
+        """Count what was done before, which says nothing about the speed."""
+        self.done += count
+        self.first += count
+        if self.bar is not None:
+            self.bar.initial += count
+            self.bar.n += count
+            self.bar.last_print_n += count
+            self.bar.refresh()
+
     def _write_line(self, figures: dict[str, str]) -> None:
         parts = [f"{self.done}/{self.total} {self.unit}" if self.total else f"{self.done} {self.unit}"]
         parts += [f"{name.replace('_', ' ')} {value}" for name, value in figures.items()]

@@ -1,4 +1,4 @@
-"""Where and how numbers are computed: device, number format, threads, matrix backend, allocator.
+"""Where and how numbers are computed: device, number format, threads, matrix backend, micro-batches, allocator.
 
 What is `auto` is decided by a short measurement at a run's first launch, never by a processor's name, and stored
 in the run, so that a resumed run computes the same bits.
@@ -10,9 +10,9 @@ import json
 import os
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 import torch
 
@@ -35,6 +35,10 @@ class Machine:
     matmul: MatmulBackend
     sharing: int = 1
     """Processes of one training that shared the processor when threads were counted."""
+    batch_tokens: tuple[tuple[int, int], ...] = ()
+    """(update, tokens): from that update on so many real target tokens pass through the model at once."""
+    batch_setting: int | Auto | None = None
+    """The `train.batch_tokens` of which `batch_tokens` came."""
 
     def apply(self) -> None:
         """Configure this process accordingly."""
@@ -79,26 +83,34 @@ def resolve(
     target = pick_device(device)
     earlier = _read(stored) if stored is not None else None
     if earlier is not None and earlier.device == target.type:
-        counted = earlier.threads if sharing in (None, earlier.sharing) else _fastest_threads(sharing or 1)
-        machine = Machine(
-            target.type,
-            earlier.precision if precision == "auto" else precision,
-            counted if threads == "auto" else threads,
-            earlier.matmul if matmul == "auto" else matmul,
-            sharing or earlier.sharing,
+        if threads == "auto":
+            threads = earlier.threads if sharing in (None, earlier.sharing) else _fastest_threads(sharing or 1)
+        machine = replace(
+            earlier,
+            precision=earlier.precision if precision == "auto" else precision,
+            threads=threads,
+            matmul=earlier.matmul if matmul == "auto" else matmul,
+            sharing=sharing or earlier.sharing,
         )
     else:
         machine = _measure(target, precision, threads, matmul, sharing or 1)
     if stored is not None and remember and machine != earlier:
-        durable_json(stored, asdict(machine))
+        store(machine, stored)
     machine.apply()
     return machine
 
 
-def resolve_for_training(config: Config, run: RunDirectory, sharing: int) -> Machine:
+def store(machine: Machine, path: Path) -> None:
+    """Write the choices down."""
+    durable_json(path, asdict(machine))
+
+
+def resolve_for_training(config: Config, run: RunDirectory, sharing: int, *, remember: bool = True) -> Machine:
     """What a run trains with, chosen at its first launch."""
     train, stored = config.train, run.machine_file
-    return resolve(config.device, train.precision, train.threads, train.matmul, stored, sharing=sharing)
+    return resolve(
+        config.device, train.precision, train.threads, train.matmul, stored, remember=remember, sharing=sharing
+    )
 
 
 def resolve_for_use(config: Config, run: RunDirectory) -> Machine:
@@ -115,9 +127,17 @@ def _read(stored: Path) -> Machine | None:
         known = machine.precision in get_args(Precision) and machine.matmul in get_args(MatmulBackend)
         if not known or type(machine.threads) is not int or machine.threads < 1:
             raise ValueError("a value that nobody chose")
-        return machine
+        return replace(machine, batch_tokens=tuple(_entry(found) for found in machine.batch_tokens))
     except (ValueError, TypeError) as error:
         raise DataError(f"{stored}: not readable ({error}); remove it to measure again") from error
+
+
+def _entry(found: Any) -> tuple[int, int]:
+    """One of `Machine.batch_tokens` as JSON has it."""
+    update, tokens = found
+    if type(update) is not int or type(tokens) is not int or update < 0 or tokens < 1:
+        raise ValueError("a micro-batch that nobody chose")
+    return update, tokens
 
 
 def _measure(

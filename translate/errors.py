@@ -89,7 +89,7 @@ def explain(error: BaseException) -> tuple[int, str]:
         return EXIT_SIGINT, "interrupted"
     if isinstance(error, BrokenPipeError):
         return EXIT_PIPE, ""
-    if _is_out_of_memory(error):
+    if is_out_of_memory(error):
         return TryAgainError.exit_code, (
             "out of memory; lower train.batch_tokens (training) or decode.batch_size and decode.beam (translating), "
             "or choose a smaller model"
@@ -111,7 +111,7 @@ def escaped(text: str) -> str:
     return "".join(char if char.isprintable() or char == "\n" else repr(char)[1:-1] for char in text)
 
 
-def _is_out_of_memory(error: BaseException) -> bool:
+def is_out_of_memory(error: BaseException) -> bool:
     """Whether Python, or torch on either device, could not get memory. torch need not be imported to tell."""
     if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
         return True

@@ -1,7 +1,8 @@
 """The run directory: its paths, its lock and its event log.
 
 RUN/  config.yaml  tokenizer/*.model  data/*/*.npy + manifest.json  machine.json
-      checkpoints/step-00005000.safetensors  checkpoints.json  log.jsonl  ranks/  tensorboard/  eval/  inspect/
+      checkpoints/step-00005000.safetensors  checkpoints.json  log.jsonl
+      ranks/  tensorboard/  eval/  inspect/  profile/
 """
 
 import contextlib
@@ -94,6 +95,11 @@ class RunDirectory:
     def inspect(self) -> Path:
         """Directory of attention pictures."""
         return self.root / "inspect"
+
+    @property
+    def profile(self) -> Path:
+        """Where the time of an update goes: a table and a trace."""
+        return self.root / "profile"
 
     def create(self) -> Self:
         """Make the directory if it is not there. Raises OutputError when that is impossible."""

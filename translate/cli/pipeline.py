@@ -1,5 +1,6 @@
 """The commands of the pipeline: tokenize, train, eval, decode, and all of them in order."""
 
+import math
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -51,11 +52,43 @@ def tokenize(config: ConfigOption = None, run: RunOption = None, sets: SetOption
 
 
 @app.command(rich_help_panel=PIPELINE, epilog="Example: translate train --config configs/quickstart.yaml")
-def train(config: ConfigOption = None, run: RunOption = None, sets: SetOption = None) -> None:
+def train(
+    config: ConfigOption = None,
+    run: RunOption = None,
+    sets: SetOption = None,
+    dry_run: Annotated[
+        bool,
+        option(
+            "--dry-run", "", "Forecast memory, time and disk by a few updates; writes nothing but the encoded text."
+        ),
+    ] = False,
+    seconds: Annotated[
+        float | None, option("--dry-run-seconds", "N", "Time for these updates; by default 20, more tell more.")
+    ] = None,
+    profile: Annotated[
+        bool, option("--profile", "", "Say where an update goes, with a trace in the run's profile/; trains nothing.")
+    ] = False,
+) -> None:
     """Train a model, or go on where training stopped; tokenizes first if need be."""
+    if seconds is not None and not (dry_run and 0 < seconds < math.inf):
+        raise UsageError("--dry-run-seconds goes with --dry-run, and is a number above 0")
+    if profile and dry_run:
+        raise UsageError("--profile and --dry-run are two commands: give one of them")
+    settings, directory = described(config, run, sets)
+    if dry_run:
+        from translate.stages.forecast import forecast
+
+        tell(forecast(settings, directory, seconds or 20.0).summary())
+        return
+    if profile:
+        from translate.stages.profiling import profile_training
+
+        tell(profile_training(settings, directory).summary())
+        return
+
     from translate.stages.training import train as stage
 
-    tell(stage(*described(config, run, sets)).summary())
+    tell(stage(settings, directory).summary())
 
 
 @app.command("eval", rich_help_panel=RESULTS, epilog="Example: translate eval --run runs/quickstart --beam 1")

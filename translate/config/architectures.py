@@ -111,8 +111,9 @@ class AttentionConfig(Section):
     """One score for each key, or one for each feature of each key."""
     coverage: bool = False
     """Let the weights that a key has had so far enter its score, and penalise looking at it again."""
-    coverage_weight: Weight = 1.0
-    """Coverage only: weight of the penalty in the loss."""
+    coverage_weight: Weight = 0.1
+    """Coverage only: weight of the penalty in the loss. See et al. take 1, once a model has learnt to translate; from
+    the start that keeps it from learning."""
     max_positions: Size = 1024
     """Location score only: the longest source, in pieces."""
 

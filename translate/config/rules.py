@@ -28,7 +28,7 @@ CHANGES: dict[ChangeKind, tuple[str, ...]] = {
         *("tokenizer.model", "tokenizer.src_model", "tokenizer.tgt_model"),
         *("train.max_steps", "train.max_epochs", "train.max_minutes", "train.patience"),
         *("train.validate_every", "train.validate_sentences", "train.save_every", "train.save_minutes"),
-        *("train.keep_last", "train.average", "train.log_every", "train.tensorboard"),
+        *("train.keep_last", "train.average", "train.log_every", "train.tensorboard", "train.recompute"),
     ),
     "warned": (
         *("device", "train.threads", "train.precision", "train.matmul", "train.batch_tokens", "train.distributed"),
@@ -121,6 +121,7 @@ def conflicts(config: Config) -> Iterator[Conflict]:
     yield from _position_conflicts(config)
     yield from _tie_conflicts(config)
     yield from _train_conflicts(config.train)
+    yield from _recompute_conflicts(config)
     yield from _weights_conflicts(config)
     beam, n_best = config.decode.beam, config.decode.n_best
     if n_best > beam:
@@ -212,6 +213,13 @@ def _position_conflicts(config: Config) -> Iterator[Conflict]:
     for key, length, name, most, reason in limits:
         if length >= most:
             yield Conflict((key, name), f"found {length}, expected less than {name} ({most}): {reason}")
+
+
+def _recompute_conflicts(config: Config) -> Iterator[Conflict]:
+    encoder, decoder = config.model.encoder, config.model.decoder
+    if config.train.recompute and isinstance(encoder, RnnEncoderConfig) and isinstance(decoder, RnnDecoderConfig):
+        problem = "found true, which does nothing for rnn: it needs a transformer or conv encoder or decoder"
+        yield Conflict(("train.recompute", "model.encoder", "model.decoder"), problem)
 
 
 def _weights_conflicts(config: Config) -> Iterator[Conflict]:

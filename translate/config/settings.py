@@ -118,7 +118,9 @@ class TrainConfig(Section):
     update_tokens: Size = 4096
     """Real target tokens of one update; padding is not counted."""
     batch_tokens: Size | Auto = "auto"
-    """Real target tokens that pass through the model at once; `auto` is the whole update."""
+    """Real target tokens that pass through the model at once; `auto` is the whole update, or as much as fits."""
+    recompute: bool = False
+    """Compute activations again in the backward pass instead of keeping them: less memory, about a third more time."""
     precision: Literal["auto", "fp32", "bf16"] = "auto"
     """Number format of matrix products; weights and optimizer stay in fp32."""
     matmul: Literal["auto", "highest", "medium"] = "auto"

@@ -42,7 +42,7 @@ class Scorer:
     def start(self, src: Tokens, steps: int, beam: int = 1) -> None:
         """Read src (B, S) and prepare for at most `steps` steps of `beam` hypotheses a sentence."""
         assert not any(model.training for model in self.models), "search needs models in evaluation mode"
-        self._memories = [model.encoder(src).padded() for model in self.models]
+        self._memories = [model.encoder(src) for model in self.models]
         self._states = [
             model.decoder.start(memory, steps, beam) for model, memory in zip(self.models, self._memories, strict=True)
         ]

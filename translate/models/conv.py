@@ -41,13 +41,16 @@ class ConvEncoder(Encoder):
         real = src.mask[:, :, None]
         inputs = x = self.entry(self.dropout(self.positions(self.embedding(src.ids), 0)))
         for layer in self.layers:
-            # Padding is zeroed before every layer: a window at the end of a sentence reaches into it.
-            around = F.pad(x * real, (0, 0, self.reach, self.reach))
-            x = (x + layer(around)) * HALF
+            x = self.run_layer(self._layer, [layer], layer, x, real)
         states = self.exit(x)
         count = src.lengths.clamp(min=1)[:, None]
         summary = (states * real).sum(1) / count
         return Memory(states, src.lengths, src.longest, summary, (states + inputs) * HALF)
+
+    def _layer(self, layer: nn.Module, x: Tensor, real: Tensor) -> Tensor:
+        """x (B, S, D) -> (B, S, D). Padding is zeroed before: a window at the end of a sentence reaches into it."""
+        around = F.pad(x * real, (0, 0, self.reach, self.reach))
+        return (x + layer(around)) * HALF
 
 
 class ConvDecoder(Decoder):
@@ -79,14 +82,22 @@ class ConvDecoder(Decoder):
         inputs = x = self._inputs(tgt_in.ids, 0, memory)
         auxes: list[Aux] = []
         for index, layer in enumerate(self.layers):
-            y = layer(F.pad(x, (0, 0, self.before, 0)))
-            if self.attends:
-                y, aux = self.across[index](y, inputs, memory, record, _path(index))
-                auxes.append(aux)
-            x = (x + y) * HALF
+            drawing = [layer, self.across[index]] if self.attends else [layer]
+            x, aux = self.run_layer(self._layer, drawing, index, x, inputs, memory, record)
+            auxes.append(aux)
         if record is not None and self.attends:
             record["alignment"] = self._alignment(record).mean(1)
         return self.feature_dropout(self.exit(x)), of_layers(auxes)
+
+    def _layer(
+        self, index: int, x: Tensor, inputs: Tensor, memory: Memory, record: Record | None
+    ) -> tuple[Tensor, Aux]:
+        """x and inputs (B, T, D) -> (B, T, D), and what the loss needs of the attention."""
+        y: Tensor = self.layers[index](F.pad(x, (0, 0, self.before, 0)))
+        aux: Aux = {}
+        if self.attends:
+            y, aux = self.across[index](y, inputs, memory, record, _path(index))
+        return (x + y) * HALF, aux
 
     def start(self, memory: Memory, max_len: int, beam: int = 1) -> State:
         """Beams: what the next window of each layer will see, (B, K, kernel - 1, D); sentences: as attention has it."""

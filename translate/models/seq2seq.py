@@ -6,11 +6,14 @@ Legend of the whole package: `B` batch, `S` source length, `T` target length, `V
 Decoder inputs are shifted right: `tgt_in = [BOS] + tgt`, `tgt_out = tgt + [EOS]`; source ids end in EOS.
 """
 
+import contextlib
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Self
+from typing import Self, TypeVar
 
 import torch
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from translate.models.dropout import Keyed, seed_of
 
@@ -128,10 +131,47 @@ class Block(nn.Module):
     """A layer that training enters by `forward` alone, so that its weights may lie elsewhere until then."""
 
 
-class Encoder(nn.Module):
-    """Reads the source."""
+Result = TypeVar("Result")
+
+
+class Side(nn.Module):
+    """What encoders and decoders share."""
 
     embedding: nn.Embedding
+    recompute = False
+    """Whether layers compute their activations again in the backward pass instead of keeping them."""
+
+    def run_layer(self, layer: Callable[..., Result], drawing: Sequence[nn.Module], *args: object) -> Result:
+        """layer(*args). With `recompute` nothing but the arguments is kept for the backward pass, which calls it again.
+
+        Gradient checkpointing (Chen et al. 2016). What draws stands in the modules `drawing`; it counts its calls, and
+        the second time counts from where it stood the first time, so that it draws the same.
+        """
+        if not (self.recompute and self.training and torch.is_grad_enabled()):
+            return layer(*args)
+        sites = [site for module in drawing for site in module.modules() if isinstance(site, Keyed)]
+        again = _counting_from(sites, [site.calls for site in sites])
+        contexts = lambda: (contextlib.nullcontext(), again)  # noqa: E731 - the name says what it is
+        result: Result = checkpoint(layer, *args, use_reentrant=False, preserve_rng_state=False, context_fn=contexts)
+        return result
+
+
+@contextlib.contextmanager
+def _counting_from(sites: Sequence[Keyed], start: Sequence[int]) -> Iterator[None]:
+    """Count the calls of `sites` from `start` on, and go on from where they stood at the end."""
+    now = [site.calls for site in sites]
+    for site, calls in zip(sites, start, strict=True):
+        site.calls = calls
+    try:
+        yield
+    finally:
+        for site, calls in zip(sites, now, strict=True):
+            site.calls = calls
+
+
+class Encoder(Side):
+    """Reads the source."""
+
     reads_packed = False
     """Whether `forward` also takes packed tokens, and then gives a packed memory."""
 
@@ -140,10 +180,9 @@ class Encoder(nn.Module):
         raise NotImplementedError
 
 
-class Decoder(nn.Module):
+class Decoder(Side):
     """Writes the target, given the memory of the source."""
 
-    embedding: nn.Embedding
     width: int
     """Width of the features."""
     reads_packed = False

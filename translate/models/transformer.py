@@ -45,7 +45,7 @@ class TransformerEncoder(Encoder):
         else:
             visible = Visible.real(src.mask, compute_dtype(x)).heads(self.heads)
         for index, layer in enumerate(self.layers):
-            x = layer(x, visible, record, f"encoder.layers.{index}")
+            x = self.run_layer(layer, [layer], x, visible, record, f"encoder.layers.{index}")
         states = self.norm(x)
         layout = {"offsets": src.offsets, "rows": src.rows, "places": src.places}
         return Memory(states, src.lengths, src.longest, _mean(states, src), states, **layout)
@@ -99,7 +99,7 @@ class TransformerDecoder(Decoder):
             real = Visible.real(memory.mask, dtype).heads(self.heads)
         auxes: list[Aux] = []
         for index, layer in enumerate(self.layers):
-            x, aux = layer(x, memory, past, real, record, f"decoder.layers.{index}")
+            x, aux = self.run_layer(layer, [layer], x, memory, past, real, record, f"decoder.layers.{index}")
             auxes.append(aux)
         if record is not None:
             record["alignment"] = self._alignment(record).mean(1)

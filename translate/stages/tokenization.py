@@ -1,6 +1,11 @@
-"""Raw text -> tokenizer, encoded arrays, and an account of every pair. Done again only when something changed."""
+"""Raw text -> tokenizer, encoded arrays, and an account of every pair. Done again only when something changed.
+
+The text is encoded in shards, by as many processes as there are cores, and a shard that is done stays done: whoever is
+killed goes on after it. Whatever the number of processes and the size of the shards, the arrays are the same.
+"""
 
 import itertools
+import json
 import shutil
 import unicodedata
 from collections.abc import Iterator
@@ -8,34 +13,39 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import sentencepiece
 
 from translate.bar import Bar
-from translate.config import Config, CorpusConfig
+from translate.config import Config
 from translate.config.reader import load_config
 from translate.config.rules import differences
 from translate.config.writer import dump_config
-from translate.durable import creating, durable_json, durable_text, durable_write, remove_leftovers, sync_directory
+from translate.durable import (
+    creating,
+    digest_bytes,
+    durable_json,
+    durable_text,
+    durable_write,
+    remove_leftovers,
+    sync_directory,
+)
 from translate.errors import ConfigError, DataError, TranslateError
 from translate.run import RunDirectory
 from translate.text.cleaning import Account, Cleaner, pair_key
-from translate.text.corpus import Pair, corpus_names, read_pairs
-from translate.text.encoded import (
-    LAYOUT,
-    LINES_AT_ONCE,
-    SplitWriter,
-    described_files,
-    encode_pairs,
-    intact,
-    read_manifest,
-)
-from translate.text.fingerprint import identities, inputs_digest, ready_models, refuse_overlap, split_corpora
-from translate.text.lines import line_bytes, shown
+from translate.text.corpus import corpus_names
+from translate.text.encoded import LAYOUT, described_files, intact, read_manifest
+from translate.text.fingerprint import Digests, identities, inputs_digest, ready_models, refuse_overlap, split_corpora
+from translate.text.joining import Finished, join, share_within
+from translate.text.lines import line_bytes
+from translate.text.shards import Order, Shard, Shelf
+from translate.text.split_text import SplitText
 from translate.text.tokenizer import Side, Tokenizer, normalize, train_tokenizer
+from translate.text.workers import encode_all, workers_for
 
-MOST_PAIRS = 5_000_000
+MOST_PAIRS = 1_000_000
 """Pairs that pieces are learnt from; of more, every second, third, ... is taken."""
+MOST_CHARACTERS = 50_000_000
+"""Characters, in the same way: SentencePiece holds all it learns from, in about 30 bytes a character."""
 LONGEST_PIECE = 16
 """Characters of the longest piece that training makes: a text with more than this for each piece allowed is dropped
 later on for sure, and would only slow the learning of pieces down."""
@@ -60,73 +70,53 @@ class TokenizationReport:
         return [*state, *self.lines, f"next: translate train --run {run}"]
 
 
-@dataclass
-class _Split:
-    """The text of one split, read several times."""
-
-    name: str
-    corpora: list[CorpusConfig]
-    scratch: Path
-    counts: list[int] = field(default_factory=list)
-    """Pairs of each corpus, found by the first reading."""
-
-    def count(self) -> None:
-        """Read everything once, so that whatever is wrong with the text is found before any work is done."""
-        for name, corpus in zip(corpus_names(self.corpora), self.corpora, strict=True):
-            blank = count = 0
-            for pair in read_pairs(corpus, self.scratch):
-                count += 1
-                blank += not pair.tgt.strip()
-            where = f"data.{self.name}: corpus {name} ({shown(Path(corpus.src or corpus.file or ''))})"
-            if count == 0:
-                raise DataError(f"{where} is empty; expected at least one pair")
-            if blank == count:
-                raise DataError(f"{where} has only blank lines on its target side; expected translations")
-            self.counts.append(count)
-
-    def read(self, k: int) -> Iterator[Pair]:
-        """The pairs of corpus k. Raises DataError when they are not as many as the first time."""
-        number = 0
-        for pair in read_pairs(self.corpora[k], self.scratch):
-            number += 1
-            yield pair
-        if number != self.counts[k]:
-            name = corpus_names(self.corpora)[k]
-            raise DataError(f"data.{self.name}: corpus {name} changed while it was read; run the same command again")
-
-    def read_all(self) -> Iterator[Pair]:
-        """The pairs of all corpora, one after the other."""
-        for k in range(len(self.corpora)):
-            yield from self.read(k)
-
-
 def tokenize(config: Config, run: RunDirectory) -> TokenizationReport:
     """Make RUN/tokenizer and RUN/data, unless they are there and nothing they depend on has changed.
 
     Raises DataError (text that cannot be used), MissingInputError (no text), ConfigError (vocabulary too small).
     """
     refuse_overlap(config)
-    inputs = inputs_digest(config, run)
+    digests = Digests(run)
+    inputs = inputs_digest(config, run, digests.of)
     manifest = read_manifest(run)
-    if manifest is not None and manifest.get("inputs") == inputs and _is_whole(run, manifest):
+    shelf = Shelf(run.data, digest_bytes(json.dumps([inputs, _versions()], sort_keys=True).encode()))
+    if manifest is not None and manifest.get("inputs") == inputs and _is_whole(run, manifest, digests):
+        shelf.clear()
+        digests.save()
         return TokenizationReport(run.manifest, True, _summary(run, manifest))
     if run.checkpoint_list.exists() and run.config_file.exists():
         refuse_changes(load_config(run.config_file), config, run)
-    with creating(run.data):
-        run.data.mkdir(parents=True, exist_ok=True)
-        remove_leftovers(run.data)
-        run.manifest.unlink(missing_ok=True)  # from here on there is no data, until the new manifest is written
-        sync_directory(run.data)
+    _clear(run)
     scratch = run.data / "scratch"
     try:
-        made = _make(config, run, [_Split(name, corpora, scratch) for name, corpora in split_corpora(config)])
+        splits = [SplitText(name, corpora, scratch) for name, corpora in split_corpora(config)]
+        made = _make(config, run, splits, shelf, digests)
+    except DataError:
+        shelf.clear()  # what cannot be used is of no use later
+        raise
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
     manifest = {"layout": LAYOUT, "inputs": inputs, **made}
-    durable_json(run.manifest, manifest)
     if not run.checkpoint_list.exists():  # once there is a model, only training may change the run's settings
         keep_config(run, config)
+    durable_json(run.manifest, manifest)
+    shelf.clear()
+    digests.save()
     return TokenizationReport(run.manifest, False, _summary(run, manifest))
+
+
+def _versions() -> dict[str, str]:
+    return {"sentencepiece": sentencepiece.__version__, "unicode": unicodedata.unidata_version}
+
+
+def _clear(run: RunDirectory) -> None:
+    """From here on there is no data, until the new manifest is written."""
+    with creating(run.data):
+        run.data.mkdir(parents=True, exist_ok=True)
+        for directory in (run.tokenizer, run.data, *run.data.iterdir()):
+            remove_leftovers(directory)
+        run.manifest.unlink(missing_ok=True)
+        sync_directory(run.data)
 
 
 def keep_config(run: RunDirectory, config: Config) -> None:
@@ -152,36 +142,26 @@ def refuse_changes(before: Config, now: Config, run: RunDirectory) -> None:
         )
 
 
-def _is_whole(run: RunDirectory, manifest: dict[str, Any]) -> bool:
+def _is_whole(run: RunDirectory, manifest: dict[str, Any], digests: Digests) -> bool:
     try:
         if Tokenizer.open(run.tokenizer).digest != manifest["tokenizer"]["digest"]:
             return False
     except TranslateError:
         return False
-    return all(intact(run, split["files"]) for split in manifest["splits"].values())
+    return all(intact(run, split["files"], digests.of) for split in manifest["splits"].values())
 
 
 # Making it
 
 
-def _make(config: Config, run: RunDirectory, splits: list[_Split]) -> dict[str, Any]:
+def _make(config: Config, run: RunDirectory, splits: list[SplitText], shelf: Shelf, digests: Digests) -> dict[str, Any]:
     """Everything but the manifest, and what goes into it."""
-    form = config.data.normalization
-    for split in splits:
-        split.count()
-    train, scored = splits[0], splits[1:]
-    tokenizer, warnings = _obtain_tokenizer(config, run, train)
-    tokenizer.save(run.tokenizer)
-    keys = {
-        split.name: {pair_key(normalize(p.src, form), normalize(p.tgt, form)) for p in split.read_all()}
-        for split in scored
-    }
-    cleaner = Cleaner(config.data.cleaning, watched=set().union(*keys.values()))
-    with Bar(sum(sum(split.counts) for split in splits), "tokenize", "pairs") as bar:
-        made = {"train": _encode(run, train, tokenizer, cleaner, config.tokenizer.sampling, bar)}
-        for split in scored:
-            made[split.name] = _encode(run, split, tokenizer, None, 0.0, bar)
-            made[split.name]["files"] |= _keep_raw(run, split)
+    tokenizer, warnings = _settle(config, run, splits, shelf)
+    finished = _encode(config, run, splits, tokenizer, shelf)
+    with Bar(sum(sum(split.counts) for split in splits), "arrays", "pairs") as bar:
+        made = {split.name: _join(config, run, split, finished[split.name], bar, digests) for split in splits}
+    for split in splits[1:]:
+        made[split.name]["files"] |= described_files(run, _keep_raw(run, split), digests.settled)
     return {
         "tokenizer": {
             "kind": config.tokenizer.kind if not ready_models(config, run) else "ready-made",
@@ -191,15 +171,67 @@ def _make(config: Config, run: RunDirectory, splits: list[_Split]) -> dict[str, 
             "tgt_size": tokenizer.tgt_size,
         },
         "splits": made,
-        "warnings": [*warnings, *_leaks(keys, cleaner.found), *_same_text(config)],
-        "versions": {"sentencepiece": sentencepiece.__version__, "unicode": unicodedata.unidata_version},
+        "warnings": [*warnings, *_leaks(finished), *_same_text(config)],
+        "versions": _versions(),
     }
 
 
-def _leaks(keys: dict[str, set[bytes]], found: set[bytes]) -> Iterator[str]:
-    for name, known in keys.items():
-        share = len(known & found) / len(known)
-        if share > LEAK:
+def _settle(config: Config, run: RunDirectory, splits: list[SplitText], shelf: Shelf) -> tuple[Tokenizer, list[str]]:
+    """Count the pairs and get the tokenizer, unless a run that was killed had come further; with warnings."""
+    if (begun := shelf.begun()) is not None:
+        try:
+            tokenizer = Tokenizer.open(run.tokenizer)
+        except TranslateError:
+            tokenizer = None
+        if tokenizer is not None and tokenizer.digest == begun["tokenizer"]:
+            for split in splits:
+                split.counts = begun["counts"][split.name]
+            return tokenizer, begun["warnings"]
+    for split in splits:
+        split.count()
+    tokenizer, warnings = _obtain_tokenizer(config, run, splits[0])
+    tokenizer.save(run.tokenizer)
+    counts = {split.name: split.counts for split in splits}
+    shelf.begin({"counts": counts, "tokenizer": tokenizer.digest, "warnings": warnings})
+    return tokenizer, warnings
+
+
+def _encode(
+    config: Config, run: RunDirectory, splits: list[SplitText], tokenizer: Tokenizer, shelf: Shelf
+) -> dict[str, list[Finished]]:
+    """Put every shard that is not there on the shelf -> the shards of each split, in their order."""
+    finished: dict[str, list[Finished]] = {split.name: [] for split in splits}
+    total = sum(sum(split.counts) for split in splits)
+    made_with = tokenizer.digest
+
+    def missing() -> Iterator[tuple[Shard, Order]]:
+        said = False
+        for split in splits:
+            for k, number, shard in split.shards():
+                order = _order(config, split, shelf.path(split.name, k, number), f"{made_with} {shard.digest()}")
+                finished[split.name].append(Finished(k, order.path, shard.places))
+                if not shelf.holds(order):
+                    yield shard, order
+                    continue
+                bar.skip(shard.count)
+                if not said:
+                    bar.note("tokenize: going on after the shards that were finished before")
+                    said = True
+
+    with Bar(total, "tokenize", "pairs") as bar:
+        encode_all(missing(), run.tokenizer, workers_for(total), bar.advance)
+    return finished
+
+
+def _order(config: Config, split: SplitText, path: Path, key: str) -> Order:
+    """Only training text is cleaned, and only it may be segmented anew each epoch."""
+    training = split.name == "train"
+    return Order(path, key, config.data.cleaning if training else None, training and config.tokenizer.sampling > 0)
+
+
+def _leaks(finished: dict[str, list[Finished]]) -> Iterator[str]:
+    for name, shards in finished.items():
+        if name != "train" and (share := share_within(shards, finished["train"])) > LEAK:
             yield f"{share:.1%} of the pairs of data.{name} are in the training text too: its scores will flatter"
 
 
@@ -210,20 +242,25 @@ def _same_text(config: Config) -> Iterator[str]:
                 yield f"data.{split}: source and target are one file, {corpus.src}"
 
 
-def _obtain_tokenizer(config: Config, run: RunDirectory, train: _Split) -> tuple[Tokenizer, list[str]]:
+def _obtain_tokenizer(config: Config, run: RunDirectory, train: SplitText) -> tuple[Tokenizer, list[str]]:
     form = config.data.normalization
     if ready := ready_models(config, run):
         return Tokenizer.from_files(Path(ready[0]), Path(ready[1]) if len(ready) > 1 else None, form), []
     total = sum(train.counts)
-    stride = -(-total // MOST_PAIRS)
+    stride = max(-(-total // MOST_PAIRS), -(-train.characters // MOST_CHARACTERS))
     longest = LONGEST_PIECE * config.data.cleaning.max_length
 
     def text(sides: tuple[Side, ...]) -> Iterator[str]:
-        cleaner = Cleaner(config.data.cleaning)
+        cleaner, seen = Cleaner(config.data.cleaning), set[bytes]()
         for pair in itertools.islice(train.read_all(), 0, None, stride):
-            lines = {"src": normalize(pair.src, form), "tgt": normalize(pair.tgt, form)}
-            if max(map(len, lines.values())) <= longest and cleaner.judge_text(lines["src"], lines["tgt"]) is None:
-                yield from (lines[side] for side in sides)
+            src, tgt = normalize(pair.src, form), normalize(pair.tgt, form)
+            key = pair_key(src, tgt)
+            if max(len(src), len(tgt)) > longest or cleaner.judge_text(src, tgt) is not None or key in seen:
+                continue
+            if not config.data.cleaning.keep_duplicates:
+                seen.add(key)
+            lines = {"src": src, "tgt": tgt}
+            yield from (lines[side] for side in sides)
 
     tokenizer, messages = train_tokenizer(text, config.tokenizer, form)
     if stride > 1:
@@ -231,36 +268,24 @@ def _obtain_tokenizer(config: Config, run: RunDirectory, train: _Split) -> tuple
     return tokenizer, messages
 
 
-def _encode(
-    run: RunDirectory,
-    split: _Split,
-    tokenizer: Tokenizer,
-    cleaner: Cleaner | None,
-    sampling: float,
-    bar: Bar,
+def _join(
+    config: Config, run: RunDirectory, split: SplitText, shards: list[Finished], bar: Bar, digests: Digests
 ) -> dict[str, Any]:
-    """Write the arrays of a split, cleaned if there is a cleaner -> its part of the manifest."""
-    accounts = [Account(name) for name in corpus_names(split.corpora)]
-    corpora: list[dict[str, Any]] = []
-    with SplitWriter(run.data / split.name, tokenizer, keep_text=sampling > 0) as writer:
-        for k, account in enumerate(accounts):
-            tokens = np.zeros(2, dtype=np.int64)
-            pairs = split.read(k)
-            while chunk := list(itertools.islice(pairs, LINES_AT_ONCE)):
-                rows = encode_pairs(chunk, tokenizer, cleaner, account)
-                tokens += [sum(len(row.src) for row in rows), sum(len(row.tgt) for row in rows)]
-                writer.add(rows)
-                bar.advance(len(chunk))
-            account.close()
-            known = {"weight": split.corpora[k].weight, "src_pieces": int(tokens[0]), "tgt_pieces": int(tokens[1])}
-            corpora.append({**account.facts(), **known})
-        if not any(account.kept for account in accounts):
-            table = "; ".join(f"{account.name}: {account.summary()}" for account in accounts)
-            raise DataError(f"data.{split.name}: no pair is left after cleaning ({table}); see data.cleaning")
-        return {"corpora": corpora, "sampling": sampling, "files": described_files(run, writer.close())}
+    """Write the arrays of a split -> its part of the manifest."""
+    training = split.name == "train"
+    names = corpus_names(split.corpora)
+    drop_repeated = training and not config.data.cleaning.keep_duplicates
+    joined, paths = join(shards, names, run.data / split.name, bar.advance, drop_repeated=drop_repeated)
+    accounts = [corpus.account for corpus in joined]
+    if not any(account.kept for account in accounts):
+        table = "; ".join(f"{account.name}: {account.summary()}" for account in accounts)
+        raise DataError(f"data.{split.name}: no pair is left after cleaning ({table}); see data.cleaning")
+    corpora = [made.facts(corpus.weight) for made, corpus in zip(joined, split.corpora, strict=True)]
+    sampling = config.tokenizer.sampling if training else 0.0
+    return {"corpora": corpora, "sampling": sampling, "files": described_files(run, paths, digests.settled)}
 
 
-def _keep_raw(run: RunDirectory, split: _Split) -> dict[str, dict[str, Any]]:
+def _keep_raw(run: RunDirectory, split: SplitText) -> list[Path]:
     """Copy the text of a scored split into the run, lines untouched: scores are taken on it."""
     paths = []
     for k in range(len(split.corpora)):
@@ -268,7 +293,7 @@ def _keep_raw(run: RunDirectory, split: _Split) -> dict[str, dict[str, Any]]:
         durable_write(src, line_bytes(pair.src for pair in split.read(k)))
         durable_write(tgt, line_bytes(pair.tgt for pair in split.read(k)))
         paths += [src, tgt]
-    return described_files(run, paths)
+    return paths
 
 
 def _summary(run: RunDirectory, manifest: dict[str, Any]) -> list[str]:

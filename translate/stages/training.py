@@ -27,6 +27,7 @@ from translate.training.curves import Curves
 from translate.training.distributed import Ranks, in_contact, joined
 from translate.training.loop import Loop
 from translate.training.loss import Objective
+from translate.training.micro_batches import MicroBatches, Trial, fitting
 from translate.training.optimizer import build_optimizer
 from translate.training.progress import Progress
 from translate.training.rank_record import recorded
@@ -85,7 +86,7 @@ def _prepare(config: Config, run: RunDirectory, ranks: Ranks) -> TensorFile | No
     """Make the data, measure the machine, and say so; the checkpoint to go on from."""
     saved, lines = newest_sound(run)
     if saved is not None:
-        lines += _compare(saved, config, run, ranks)
+        lines += compare(saved, config, run, ranks)
     tokenized = tokenize(config, run)
     for line in lines + ([] if tokenized.skipped else tokenized.summary()[:-1]):
         note(line)
@@ -98,9 +99,9 @@ def _train(
 ) -> TrainingReport:
     """Train on what is prepared."""
     machine = resolve_for_training(config, run, ranks.on_this_machine)
-    learner, objective = _learner(config, Tokenizer.open(run.tokenizer), machine, ranks, fresh=saved is None)
+    learner, objective = build_learner(config, Tokenizer.open(run.tokenizer), machine, ranks, fresh=saved is None)
     log = EventLog(run.log_file, mute=not ranks.first)
-    _restore(learner, log, saved, run)
+    restore(learner, log, saved, run)
     reason = learner.progress.stop_reason(config.train)
     if ranks.first:
         keep_config(run, config)
@@ -109,12 +110,12 @@ def _train(
             log.append("finished", step=learner.progress.step, reason=reason)
         return TrainingReport(run.root, reason, learner.progress, config.train.best, ran=False)
     if ranks.first:
-        _announce(learner, machine, saved, ranks)
+        announce(learner, machine, saved, ranks)
     reason = _go_on(config, run, learner, objective, machine, log, signals, ranks)
     return TrainingReport(run.root, reason, learner.progress, config.train.best, ran=True)
 
 
-def _compare(saved: TensorFile, now: Config, run: RunDirectory, ranks: Ranks) -> list[str]:
+def compare(saved: TensorFile, now: Config, run: RunDirectory, ranks: Ranks) -> list[str]:
     """Warnings for what may change when a run goes on. Raises ConfigError for what may not."""
     before = saved_config(saved)
     refuse_changes(before, now, run)
@@ -124,7 +125,7 @@ def _compare(saved: TensorFile, now: Config, run: RunDirectory, ranks: Ranks) ->
     return [f"warning: {line}; from here on the run is no longer bit-identical" for line in changed]
 
 
-def _learner(
+def build_learner(
     config: Config, tokenizer: Tokenizer, machine: Machine, ranks: Ranks, *, fresh: bool
 ) -> tuple[Learner, nn.Module]:
     """A model and its objective, spread over the ranks.
@@ -134,6 +135,7 @@ def _learner(
     """
     torch.manual_seed(config.seed)
     model = build_model(config.model, tokenizer.src_size, tokenizer.tgt_size).to(machine.device)
+    model.encoder.recompute = model.decoder.recompute = config.train.recompute
     if fresh and config.train.init_from is not None:
         _start_from(RunDirectory.open(Path(config.train.init_from)), config, model, tokenizer)
     objective = ranks.spread(Objective(model, config.train.label_smoothing), config.train.distributed)
@@ -155,7 +157,7 @@ def _start_from(other: RunDirectory, config: Config, model: Seq2Seq, tokenizer: 
     load_weights(model, {name: parameter.detach() for name, parameter in loaded.model.named_parameters()})
 
 
-def _restore(learner: Learner, log: EventLog, saved: TensorFile | None, run: RunDirectory) -> None:
+def restore(learner: Learner, log: EventLog, saved: TensorFile | None, run: RunDirectory) -> None:
     """Take over the checkpoint, after making sure that text, tokenizer and log are those it was trained with."""
     if saved is None:
         return
@@ -169,7 +171,8 @@ def _restore(learner: Learner, log: EventLog, saved: TensorFile | None, run: Run
     log.verify(json.loads(saved.metadata["log"]))
 
 
-def _announce(learner: Learner, machine: Machine, saved: TensorFile | None, ranks: Ranks) -> None:
+def announce(learner: Learner, machine: Machine, saved: TensorFile | None, ranks: Ranks) -> None:
+    """Say what is trained, and on what."""
     size = sum(parameter.numel() for parameter in learner.model.parameters())
     begun = "" if saved is None else f", going on from step {learner.progress.step}"
     together = "" if ranks.count == 1 else f", {ranks.count} processes"
@@ -189,18 +192,22 @@ def _go_on(
     """Run the loop from where the learner stands."""
     train, step = config.train, learner.progress.step
     log.rewind()
-    batch_tokens = train.update_tokens if train.batch_tokens == "auto" else train.batch_tokens
-    plan = BatchPlan(load_split(run, "train"), config.seed, train.update_tokens, batch_tokens)
+    plan = BatchPlan(load_split(run, "train"), config.seed, train.update_tokens)
+    micro_batches = MicroBatches(machine, run.machine_file)
+    trial = Trial(learner, objective, machine)
+    micro_batches.settle(train.batch_tokens, step + 1, lambda: fitting(trial, plan, ranks))
+    if ranks.first:
+        micro_batches.store()
     facts = {"data_digest": data_digest(run)}
-    validator = _validator(config, run, machine, ranks)
+    validator = validator_of(config, run, machine, ranks)
     curves = Curves(run, train.tensorboard and ranks.first, step)
     bar = Bar(train.max_steps, "train", "steps", done=step, mute=not ranks.first)
     with bar, contextlib.closing(curves):
-        parts = (learner, objective, plan, validator, log, facts, curves, signals, bar, ranks)
+        parts = (learner, objective, plan, micro_batches, validator, log, facts, curves, signals, bar, ranks)
         return Loop(run, config, machine, *parts).train()
 
 
-def _validator(config: Config, run: RunDirectory, machine: Machine, ranks: Ranks) -> Validator:
+def validator_of(config: Config, run: RunDirectory, machine: Machine, ranks: Ranks) -> Validator:
     """The validation text of the run."""
     count = config.train.validate_sentences
     texts = raw_texts(run, "valid")

@@ -36,7 +36,7 @@ class Sequences:
         """From lists of ids."""
         lengths = np.fromiter(map(len, lists), np.int64, len(lists))
         items = np.fromiter(itertools.chain.from_iterable(lists), dtype, int(lengths.sum()))
-        return cls(items, _offsets(lengths))
+        return cls(items, offsets_of(lengths))
 
     @classmethod
     def joined(cls, parts: Sequence[Self], dtype: Any) -> Self:
@@ -45,7 +45,7 @@ class Sequences:
         items = [np.asarray(part.items, dtype) for part in parts]
         return cls(
             np.concatenate([np.zeros(0, dtype), *items]),
-            _offsets(np.concatenate([np.zeros(0, np.int64), *lengths])),
+            offsets_of(np.concatenate([np.zeros(0, np.int64), *lengths])),
         )
 
     def __len__(self) -> int:
@@ -58,6 +58,13 @@ class Sequences:
         """(N,), or of the sequences `rows` (B,) alone."""
         return np.diff(self.offsets) if rows is None else self.offsets[rows + 1] - self.offsets[rows]
 
+    def chosen(self, marks: NDArray[np.bool_]) -> Self:
+        """The sequences that are marked (N,), in their order."""
+        if marks.all():
+            return self
+        lengths = self.lengths()
+        return type(self)(self.items[np.repeat(marks, lengths)], offsets_of(lengths[marks]))
+
     def padded(self, rows: Integers, width: int, shift: int = 0) -> Integers:
         """The sequences `rows` (B,), each from column `shift` on -> (B, width), zeros elsewhere."""
         block = np.zeros((len(rows), width), dtype=np.int64)
@@ -67,40 +74,52 @@ class Sequences:
         return block
 
 
-def _offsets(lengths: Integers) -> Integers:
+def offsets_of(lengths: Integers) -> Integers:
+    """Where sequences of these lengths (N,) begin, and where the last one ends; (N + 1,)."""
     return np.concatenate([np.zeros(1, dtype=np.int64), np.cumsum(lengths, dtype=np.int64)])
 
 
 class SequenceWriter:
-    """Collects sequences in a nameless temporary file and puts them in place as two arrays."""
+    """Collects sequences in nameless temporary files and puts them in place as two arrays; holds none of them."""
 
     def __init__(self, directory: Path, name: str, dtype: Any) -> None:
         self.items_path = directory / f"{name}.npy"
         self.offsets_path = directory / f"{name.removesuffix('_ids')}_offsets.npy"
         self.dtype = np.dtype(dtype)
-        self.lengths: list[Integers] = []
+        self.count = self.total = 0
         with creating(directory):
             directory.mkdir(parents=True, exist_ok=True)
-            self.spool: IO[bytes] = tempfile.TemporaryFile(dir=directory)  # noqa: SIM115 - closed by its owner
+            self.items: IO[bytes] = tempfile.TemporaryFile(dir=directory)  # noqa: SIM115 - closed by its owner
+            self.offsets: IO[bytes] = tempfile.TemporaryFile(dir=directory)  # noqa: SIM115
 
     def add(self, sequences: Sequences) -> None:
         """Append sequences."""
-        self.lengths.append(sequences.lengths())
+        ends = self.total + offsets_of(sequences.lengths())
         with creating(self.items_path):
-            self.spool.write(np.ascontiguousarray(sequences.items, self.dtype).tobytes())
+            self.items.write(np.ascontiguousarray(sequences.items, self.dtype).tobytes())
+            self.offsets.write(ends[1:].tobytes())
+        self.count += len(sequences)
+        self.total = int(ends[-1])
 
-    def close(self) -> int:
-        """Write both arrays durably and return how many items there are."""
-        offsets = _offsets(np.concatenate(self.lengths) if self.lengths else np.zeros(0, dtype=np.int64))
-        durable_write(self.items_path, itertools.chain([_npy_header(self.dtype, int(offsets[-1]))], self._spooled()))
-        durable_write(
-            self.offsets_path, itertools.chain([_npy_header(offsets.dtype, len(offsets))], [offsets.tobytes()])
-        )
-        return int(offsets[-1])
+    def write(self) -> list[Path]:
+        """Put both arrays in place, durably; their paths."""
+        start = np.zeros(1, dtype=np.int64)
+        offsets = [_npy_header(start.dtype, self.count + 1), start.tobytes()]
+        durable_write(self.items_path, itertools.chain([_npy_header(self.dtype, self.total)], _spooled(self.items)))
+        durable_write(self.offsets_path, itertools.chain(offsets, _spooled(self.offsets)))
+        return [self.items_path, self.offsets_path]
 
-    def _spooled(self) -> Iterator[bytes]:
-        self.spool.seek(0)
-        yield from iter(lambda: self.spool.read(CHUNK), b"")
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.items.close()
+        self.offsets.close()
+
+
+def _spooled(spool: IO[bytes]) -> Iterator[bytes]:
+    spool.seek(0)
+    yield from iter(lambda: spool.read(CHUNK), b"")
 
 
 def _npy_header(dtype: np.dtype[Any], count: int) -> bytes:

@@ -84,16 +84,14 @@ class _Pool:
 class BatchPlan:
     """The updates of every epoch over a split."""
 
-    def __init__(self, split: EncodedSplit, seed: int, update_tokens: int, batch_tokens: int) -> None:
-        assert 1 <= batch_tokens <= update_tokens
+    def __init__(self, split: EncodedSplit, seed: int, update_tokens: int) -> None:
         self.split = split
         self.seed = seed
         self.update_tokens = update_tokens
-        self.batch_tokens = batch_tokens
         self._shuffled = lru_cache(1)(self._shuffle)
         self._pool = lru_cache(1)(self._fill)
 
-    def update(self, turn: Turn, rank: int = 0, ranks: int = 1) -> Update:
+    def update(self, turn: Turn, batch_tokens: int, rank: int = 0, ranks: int = 1) -> Update:
         """The part of an update that is `rank`'s; each micro-batch has at most `batch_tokens` real target tokens.
 
         One pair that has more is a micro-batch by itself. The micro-batches are dealt out in turn, as many to each; if
@@ -103,7 +101,7 @@ class BatchPlan:
         number = pool.turns[turn.update]
         chosen = pool.order[pool.cuts[number] : pool.cuts[number + 1]]
         lengths = pool.examples.tgt_lengths()[chosen]
-        cuts = even_cut(lengths, self.batch_tokens, ranks)
+        cuts = even_cut(lengths, batch_tokens, ranks)
         parts = [chosen[start:end] for start, end in itertools.pairwise(cuts)]
         parts += [chosen[:0]] * (-len(parts) % ranks)
         spare = make_batch(pool.examples, chosen[:1]).idle()
@@ -120,8 +118,8 @@ class BatchPlan:
         return Turn(turn.epoch + 1)
 
     def _shuffle(self, epoch: int) -> _Shuffled:
-        pairs = self.split.pairs(self.seed, epoch)
-        order = np.random.Generator(np.random.PCG64([self.seed, epoch, 0])).permutation(pairs)
+        order = self.split.pairs(self.seed, epoch)
+        np.random.Generator(np.random.PCG64([self.seed, epoch, 0])).shuffle(order)
         tokens = len(order) * self.split.mean_tgt_length
         # A little less than POOL updates, for a pool of a little more would be POOL + 1 updates that are not full.
         pools = max(1, round(tokens / ((POOL - 0.4) * self.update_tokens)))

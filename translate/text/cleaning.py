@@ -2,17 +2,28 @@
 
 import hashlib
 from collections import Counter
-from collections.abc import Set
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any, Self
 
+import numpy as np
+from numpy.typing import NDArray
+
 from translate.config import CleaningConfig
-from translate.text.corpus import Pair
 
 EXAMPLES = 10
 SHORT = 10
 """Pieces up to which a pair is too short for its ratio to mean anything."""
+KEY = np.dtype("V16")
+"""How arrays hold what `pair_key` gives."""
+KEYS_AT_ONCE = 2**20
+"""Keys that are sorted together when repeated pairs are looked for, in about 80 bytes each."""
+
+Keys = NDArray[np.void]
+Marks = NDArray[np.bool_]
+Codes = NDArray[np.uint8]
+"""(N,) what became of each pair: KEPT, or the place of its reason in REASONS."""
 
 
 class Reason(StrEnum):
@@ -23,6 +34,16 @@ class Reason(StrEnum):
     DUPLICATE = "duplicate"
     TOO_LONG = "too long"
     RATIO = "ratio"
+
+
+KEPT = 0
+REASONS = (None, *Reason)
+"""Reasons by their code."""
+
+
+def code(reason: Reason | None) -> int:
+    """The number that stands for a reason in arrays; None is KEPT."""
+    return REASONS.index(reason)
 
 
 @dataclass
@@ -36,12 +57,17 @@ class Account:
     examples: dict[Reason, list[str]] = field(default_factory=dict)
     """The first few places, `origin:line`, for each reason."""
 
-    def drop(self, pair: Pair, reason: Reason) -> None:
-        """Count a dropped pair under its reason."""
-        self.dropped[reason] += 1
-        places = self.examples.setdefault(reason, [])
-        if len(places) < EXAMPLES:
-            places.append(f"{pair.origin}:{pair.line}")
+    def enter(self, codes: Codes, place: Callable[[int], str]) -> None:
+        """Count what became of the next pairs; `place` gives where pair i of them stands, as `origin:line`."""
+        self.read += len(codes)
+        counts = np.bincount(codes, minlength=len(REASONS))
+        self.kept += int(counts[KEPT])
+        for reason in Reason:
+            if count := int(counts[code(reason)]):
+                self.dropped[reason] += count
+                places = self.examples.setdefault(reason, [])
+                found = np.flatnonzero(codes == code(reason))[: EXAMPLES - len(places)]
+                places += [place(int(i)) for i in found]
 
     def facts(self) -> dict[str, Any]:
         """For JSON; `of` is the way back."""
@@ -50,7 +76,7 @@ class Account:
             "read": self.read,
             "kept": self.kept,
             "dropped": {reason.value: self.dropped[reason] for reason in Reason if self.dropped[reason]},
-            "examples": {reason.value: places for reason, places in self.examples.items()},
+            "examples": {reason.value: self.examples[reason] for reason in Reason if reason in self.examples},
         }
 
     @classmethod
@@ -73,16 +99,10 @@ class Account:
 
 
 class Cleaner:
-    """Judges pairs one after the other; it remembers the pairs it saw, for duplicates.
+    """Judges pairs, each by itself; `repeated` finds those that came before."""
 
-    Keys in `watched` (see `pair_key`) that come by are put into `found`.
-    """
-
-    def __init__(self, config: CleaningConfig, watched: Set[bytes] = frozenset()) -> None:
+    def __init__(self, config: CleaningConfig) -> None:
         self.config = config
-        self.seen: set[bytes] = set()
-        self.watched = watched
-        self.found: set[bytes] = set()
 
     def judge_text(self, src: str, tgt: str) -> Reason | None:
         """The reason to drop a pair that its normalised text gives, or None."""
@@ -90,13 +110,6 @@ class Cleaner:
             return Reason.EMPTY
         if src == tgt and not self.config.keep_identical:
             return Reason.IDENTICAL
-        key = pair_key(src, tgt)
-        if key in self.watched:
-            self.found.add(key)
-        if not self.config.keep_duplicates:
-            if key in self.seen:
-                return Reason.DUPLICATE
-            self.seen.add(key)
         return None
 
     def judge_lengths(self, src_pieces: int, tgt_pieces: int) -> Reason | None:
@@ -114,3 +127,32 @@ class Cleaner:
 def pair_key(src: str, tgt: str) -> bytes:
     """A pair as 128 bits; normalised text holds no line feed, so the sides cannot run into each other."""
     return hashlib.blake2b(f"{src}\n{tgt}".encode(), digest_size=16).digest()
+
+
+def as_keys(keys: Iterable[bytes]) -> Keys:
+    """Keys (N,) as an array."""
+    return np.frombuffer(b"".join(keys), KEY)
+
+
+def repeated(parts: Callable[[], Iterable[Keys]]) -> Marks:
+    """Which of all keys stood before; (N,) over the keys of all parts, one part after the other.
+
+    `parts` gives them anew at each call, since it is called once for every KEYS_AT_ONCE of them: each time those keys
+    are sorted whose first bytes leave one remainder. So memory holds one part, KEYS_AT_ONCE, and one byte a key.
+    """
+    marks = np.zeros(sum(map(len, parts())), dtype=np.bool_)
+    groups = -(-len(marks) // KEYS_AT_ONCE)
+    for group in range(groups):
+        chosen: list[Keys] = []
+        places: list[NDArray[np.int64]] = []
+        first = 0
+        for keys in parts():
+            mine = np.flatnonzero(keys.view(np.uint64)[::2] % np.uint64(groups) == group)
+            chosen.append(keys[mine])
+            places.append(first + mine)
+            first += len(keys)
+        found, where = np.concatenate(chosen), np.concatenate(places)
+        order = np.argsort(found, kind="stable")  # stable: of equal keys the first in the text comes first
+        found = found[order]
+        marks[where[order[1:]]] = found[1:] == found[:-1]
+    return marks

@@ -7,10 +7,10 @@ RUN/data/SPLIT.K.src  SPLIT.K.tgt         untouched text of corpus K of a split 
 """
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple, Self
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,9 +18,7 @@ from numpy.typing import NDArray
 from translate.durable import digest_bytes, digest_file
 from translate.errors import DataError, MissingInputError
 from translate.run import RunDirectory
-from translate.text.arrays import Ids, Integers, Sequences, SequenceWriter, id_type, mapped
-from translate.text.cleaning import Account, Cleaner
-from translate.text.corpus import Pair
+from translate.text.arrays import Ids, Integers, Sequences, mapped
 from translate.text.tokenizer import EOS, Side, Tokenizer
 
 LAYOUT = 1
@@ -136,7 +134,9 @@ class EncodedSplit:
                 rng = np.random.Generator(np.random.PCG64([seed, epoch, corpus, 1]))
                 parts.append(np.sort(rng.permutation(np.arange(first, first + count, dtype=dtype))[:drawn]))
             first += count
-        return np.concatenate(parts) if parts else np.zeros(0, dtype=dtype)
+        if len(parts) == 1:
+            return parts[0]  # not copied, for it may be large
+        return parts[0] if len(parts) == 1 else np.concatenate([np.zeros(0, dtype), *parts])
 
 
 def _segmented(texts: Texts, side: Side, pairs: Integers, key: tuple[int, ...], dtype: Any) -> Sequences:
@@ -150,71 +150,6 @@ def _segmented(texts: Texts, side: Side, pairs: Integers, key: tuple[int, ...], 
         sampled = texts.tokenizer.sample(side, lines, texts.rate, int(seed) & 0x7FFFFFFF)
         parts.append(Sequences.of([ids + end for ids in sampled], dtype))
     return Sequences.joined(parts, dtype)
-
-
-class EncodedPair(NamedTuple):
-    """One pair on its way into the arrays."""
-
-    src: list[int]
-    """Ids without EOS."""
-    tgt: list[int]
-    """Ids without EOS."""
-    texts: tuple[str, str]
-    """The normalised source and target text that the ids are made of."""
-
-
-class SplitWriter:
-    """Puts encoded pairs in place as the arrays of a split; a context manager that lets go of its temporary files."""
-
-    def __init__(self, directory: Path, tokenizer: Tokenizer, keep_text: bool) -> None:
-        self.src = SequenceWriter(directory, "src_ids", id_type(tokenizer.src_size))
-        self.tgt = SequenceWriter(directory, "tgt_ids", id_type(tokenizer.tgt_size))
-        self.texts = [SequenceWriter(directory, f"{side}_text", np.uint8) for side in ("src", "tgt") if keep_text]
-
-    def add(self, pairs: Sequence[EncodedPair]) -> None:
-        """Append pairs."""
-        self.src.add(Sequences.of([[*pair.src, EOS] for pair in pairs], self.src.dtype))
-        self.tgt.add(Sequences.of([pair.tgt for pair in pairs], self.tgt.dtype))
-        for writer, texts in zip(self.texts, zip(*(pair.texts for pair in pairs), strict=True), strict=False):
-            writer.add(Sequences.of([text.encode() for text in texts], np.uint8))
-
-    def close(self) -> list[Path]:
-        """Write all arrays durably; their paths."""
-        writers = [self.src, self.tgt, *self.texts]
-        for writer in writers:
-            writer.close()
-        return [path for writer in writers for path in (writer.items_path, writer.offsets_path)]
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        for writer in (self.src, self.tgt, *self.texts):
-            writer.spool.close()
-
-
-def encode_pairs(
-    pairs: list[Pair], tokenizer: Tokenizer, cleaner: Cleaner | None, account: Account
-) -> list[EncodedPair]:
-    """The pairs that are kept (without a cleaner all of them), normalised and encoded; the account counts the rest."""
-    account.read += len(pairs)
-    judged: list[tuple[Pair, str, str]] = []
-    for pair in pairs:
-        src, tgt = tokenizer.normalize(pair.src), tokenizer.normalize(pair.tgt)
-        if cleaner and (reason := cleaner.judge_text(src, tgt)):
-            account.drop(pair, reason)
-        else:
-            judged.append((pair, src, tgt))
-    src_ids = tokenizer.encode_normalized("src", [src for _, src, _ in judged])
-    tgt_ids = tokenizer.encode_normalized("tgt", [tgt for _, _, tgt in judged])
-    rows: list[EncodedPair] = []
-    for (pair, src, tgt), s, t in zip(judged, src_ids, tgt_ids, strict=True):
-        if cleaner and (reason := cleaner.judge_lengths(len(s), len(t))):
-            account.drop(pair, reason)
-        else:
-            account.kept += 1
-            rows.append(EncodedPair(s, t, (src, tgt)))
-    return rows
 
 
 def read_manifest(run: RunDirectory) -> dict[str, Any] | None:
@@ -286,18 +221,19 @@ def data_digest(run: RunDirectory) -> str:
     return digest_bytes(json.dumps(facts, sort_keys=True).encode())
 
 
-def described_files(run: RunDirectory, paths: Sequence[Path]) -> dict[str, dict[str, Any]]:
+def described_files(
+    run: RunDirectory, paths: Sequence[Path], digest: Callable[[Path], str] = digest_file
+) -> dict[str, dict[str, Any]]:
     """Size and digest of files under RUN/data, by their path there."""
     return {
-        path.relative_to(run.data).as_posix(): {"bytes": path.stat().st_size, "sha256": digest_file(path)}
-        for path in paths
+        path.relative_to(run.data).as_posix(): {"bytes": path.stat().st_size, "sha256": digest(path)} for path in paths
     }
 
 
-def intact(run: RunDirectory, files: dict[str, dict[str, Any]]) -> bool:
+def intact(run: RunDirectory, files: dict[str, dict[str, Any]], digest: Callable[[Path], str] = digest_file) -> bool:
     """Whether the files under RUN/data are still those described."""
     for name, known in files.items():
         path = run.data / name
-        if not path.is_file() or path.stat().st_size != known["bytes"] or digest_file(path) != known["sha256"]:
+        if not path.is_file() or path.stat().st_size != known["bytes"] or digest(path) != known["sha256"]:
             return False
     return True

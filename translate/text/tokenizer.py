@@ -2,6 +2,7 @@
 
 import io
 import json
+import os
 import re
 import threading
 import unicodedata
@@ -146,9 +147,9 @@ class Tokenizer:
         """Ids of a target line, without BOS and EOS."""
         return self._tgt.encode(self.normalize(line))
 
-    def encode_normalized(self, side: Side, lines: list[str]) -> list[list[int]]:
-        """Ids, without BOS and EOS, of lines that `normalize` gave; many at once, over the processor's cores."""
-        return self._side(side).encode(lines)
+    def encode_normalized(self, side: Side, lines: list[str], threads: int = -1) -> list[list[int]]:
+        """Ids, without BOS and EOS, of lines that `normalize` gave, in so many threads; -1 is one a core."""
+        return self._side(side).encode(lines, num_threads=threads)
 
     def sample(self, side: Side, lines: Sequence[str], rate: float, seed: int) -> list[list[int]]:
         """Ids of normalised lines under a random segmentation each: a pure function of its arguments.
@@ -201,7 +202,8 @@ def _is_bpe(processor: Any) -> bool:
 
 def _read_model(path: Path) -> bytes:
     with opened(path) as stream:
-        data = stream.read(LARGEST_MODEL + 1)
+        size = os.fstat(stream.fileno()).st_size
+        data = stream.read(min(size, LARGEST_MODEL) + 1)  # as much memory is taken as is asked for
     if len(data) > LARGEST_MODEL:
         raise DataError(f"{shown(path)}: is larger than {LARGEST_MODEL // 2**20} MiB, which no tokenizer is")
     return data

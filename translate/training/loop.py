@@ -16,13 +16,14 @@ from torch import nn
 from translate.bar import Bar, duration
 from translate.config import Config
 from translate.device import Machine
-from translate.errors import DataError, Interrupted
+from translate.errors import DataError, Interrupted, TryAgainError, is_out_of_memory
 from translate.run import EventLog, RunDirectory
 from translate.text.batches import BatchPlan, Update
 from translate.training.checkpoint import Learner, save_checkpoint
 from translate.training.curves import Curves
 from translate.training.distributed import Ranks, whole
 from translate.training.loss import TensorBatch
+from translate.training.micro_batches import MicroBatches
 from translate.training.optimizer import set_lr
 from translate.training.progress import Validation
 from translate.training.schedule import lr_at
@@ -43,6 +44,7 @@ class Loop:
     objective: nn.Module
     """The `Objective` of the learner's model, as all ranks train it."""
     plan: BatchPlan
+    micro_batches: MicroBatches
     validate: Validate
     log: EventLog
     facts: dict[str, str]
@@ -57,6 +59,8 @@ class Loop:
     """Step and number of validations of the newest checkpoint."""
     rate: float = 0.0
     """Target tokens a second, lately."""
+    taken: bool = False
+    """Whether the present update has begun to change the weights."""
     clock: float = field(default_factory=time.monotonic)
 
     def __post_init__(self) -> None:
@@ -78,7 +82,7 @@ class Loop:
                     self.log.append("finished", step=self.progress.step, reason=reason)
                     return reason
                 self.signals.raise_for(self.heard)
-                self.update(self.plan.update(self.progress.turn, self.ranks.number, self.ranks.count))
+                self.next_update()
         except Interrupted:
             if self.saved != self.position():
                 self.save(scheduled=False)
@@ -139,9 +143,47 @@ class Loop:
             f"[{duration(self.progress.seconds)}]"
         )
 
+    def next_update(self) -> None:
+        """One update, or none if memory runs out: then the same one comes again, in smaller micro-batches."""
+        step = self.progress.step + 1
+        tokens = self.micro_batches.at(step)
+        update = self.plan.update(self.progress.turn, tokens, self.ranks.number, self.ranks.count)
+        try:
+            self.update(update)
+        except Exception as error:
+            if not is_out_of_memory(error):
+                raise
+        else:
+            if self.micro_batches.changes(step):
+                self.log.append("memory", step=step, batch_tokens=tokens)
+            return
+        self.halve(step, update)  # here, where the error no longer holds on to what filled the memory
+
+    def halve(self, step: int, update: Update) -> None:
+        """Take smaller micro-batches from this update on; ends the run where the update cannot be done again."""
+        self.learner.optimizer.zero_grad(set_to_none=True)
+        if self.machine.device == "cuda":
+            torch.cuda.empty_cache()
+        if all(len(batch.indices) <= 1 for _, batch in update.parts):
+            raise TryAgainError(
+                f"step {step}: out of memory with one pair at a time; make room, or set train.recompute to true, or "
+                "choose a smaller model"
+            )
+        tokens = self.micro_batches.halve(step, max(batch.tokens for _, batch in update.parts))
+        if self.taken or self.ranks.count > 1:  # the weights may be new already; the others wait for our gradients
+            raise TryAgainError(
+                f"step {step}: out of memory; the same command goes on from the last checkpoint, from this step on "
+                f"with micro-batches of {tokens} target tokens"
+            )
+        self.bar.note(
+            f"step {step}: out of memory; from here on micro-batches of {tokens} target tokens, in updates as large as "
+            "ever"
+        )
+
     def update(self, update: Update) -> None:
         """One optimizer step on the micro-batches of an update. A signal or a bad loss leaves the weights alone."""
         learner, step, started = self.learner, self.progress.step + 1, time.monotonic()
+        self.taken = False
         self.objective.train()
         learner.optimizer.zero_grad(set_to_none=True)
         total = 0.0
@@ -157,6 +199,7 @@ class Loop:
         self.refuse_nonfinite(step, total / update.tokens, norm)
         lr = lr_at(step, self.config.train, learner.model.decoder.width, self.progress.scores(self.config.train.best))
         set_lr(learner.optimizer, lr)
+        self.taken = True
         learner.optimizer.step()
         if learner.ema is not None:
             learner.ema.update(learner.model, step)

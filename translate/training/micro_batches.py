@@ -1,0 +1,228 @@
+"""How many real target tokens pass through the model at once: as many as fit, remembered update by update.
+
+The sums of a micro-batch round differently than those of two halves, so the size must be the same when an update is
+done again. It is therefore a function of the update, kept with the other choices of the run in machine.json: measured
+at the first launch, halved from the update on in which memory ran out. The update itself, and with it what is learnt,
+is always of `train.update_tokens`.
+"""
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import nn
+from torch.distributed.fsdp import FSDPModule
+from torch.nn.parallel import DistributedDataParallel
+
+from translate.config import Auto
+from translate.device import Machine, store
+from translate.errors import is_out_of_memory
+from translate.text.arrays import Sequences
+from translate.text.batches import Batch, BatchPlan, Turn, make_batch
+from translate.text.encoded import EncodedSplit, Examples
+from translate.training import memory
+from translate.training.checkpoint import Learner
+from translate.training.distributed import Ranks
+from translate.training.loss import TensorBatch
+
+PROBE = 512
+"""Padded tokens of both sides in the smaller of two probes."""
+LOOKED_AT = 500_000
+"""Target tokens of the plan among which the largest micro-batch is looked for, or one pool if that has more."""
+AT_ONCE = 2**20
+"""Pairs whose lengths are looked at together."""
+
+
+class MicroBatches:
+    """The history of a run's micro-batches."""
+
+    def __init__(self, machine: Machine, stored: Path | None) -> None:
+        self.machine = machine
+        self.stored = stored
+
+    def settle(self, setting: int | Auto, update: int, measure: Callable[[], int]) -> None:
+        """Make sure that there is a size for `update`, the next one: measured, unless the setting is a number.
+
+        If the setting is not the one that the history began with, another size begins here. Nothing is written.
+        """
+        if self.machine.batch_setting == setting:
+            return
+        tokens = measure() if setting == "auto" else setting
+        first = update if any(begin < update for begin, _ in self.machine.batch_tokens) else 0
+        self.machine = replace(self.machine, batch_setting=setting)
+        self._change(first, tokens)
+
+    def at(self, update: int) -> int:
+        """Real target tokens of a micro-batch of an update, counted from 1."""
+        sizes = [tokens for begin, tokens in self.machine.batch_tokens if begin <= update]
+        return sizes[-1] if sizes else self.machine.batch_tokens[0][1]
+
+    def changes(self, update: int) -> bool:
+        """Whether an update has another size than the one before it."""
+        return any(begin == update for begin, _ in self.machine.batch_tokens)
+
+    def halve(self, update: int, largest: int) -> int:
+        """From `update` on take half, or less if the largest micro-batch of that update would stay as it is."""
+        tokens = self.at(update) // 2
+        while tokens >= largest:
+            tokens //= 2
+        self._change(update, max(tokens, 1))
+        self.store()
+        return max(tokens, 1)
+
+    def store(self) -> None:
+        """Write the history down, if there is a place for it."""
+        if self.stored is not None:
+            store(self.machine, self.stored)
+
+    def _change(self, update: int, tokens: int) -> None:
+        before = tuple(entry for entry in self.machine.batch_tokens if entry[0] < update)
+        self.machine = replace(self.machine, batch_tokens=(*before, (update, tokens)))
+
+
+class Trial:
+    """Passes of micro-batches through a model that leave no trace: no gradient, no weight changed, nothing drawn."""
+
+    def __init__(self, learner: Learner, objective: nn.Module, machine: Machine) -> None:
+        self.learner = learner
+        self.machine = machine
+        self.device = torch.device(machine.device)
+        self.sharded = isinstance(objective, FSDPModule)
+        self.objective = objective.module if isinstance(objective, DistributedDataParallel) else objective
+
+    def run(self, batch: Batch, passes: int = 2) -> None:
+        """Forward and backward. The second pass has the gradients of the first in memory, as in an update of several.
+
+        So has the optimizer's memory, which is not there before the first update.
+        """
+        model = self.learner.model
+        moments = [] if self.learner.optimizer.state else [torch.ones_like(p) for p in (*model.parameters(),) * 2]
+        try:
+            self.objective.train()
+            for place in range(passes):
+                model.key_randomness(0, 0, place)
+                with self.machine.autocast():
+                    loss, tokens = self.objective(TensorBatch.of(batch, self.device))
+                (loss / tokens).backward()
+        finally:
+            moments.clear()
+            self.learner.optimizer.zero_grad(set_to_none=True)
+
+    def fits(self, batch: Batch) -> bool:
+        """Whether it passes within the limit, found by trying: for a GPU, where too little memory is but an error."""
+        most = memory.limit(self.device) or 0
+        try:
+            return memory.peak_of(lambda: self.run(batch), self.device) <= most
+        except Exception as error:
+            if not is_out_of_memory(error):
+                raise
+            return False
+
+
+class Growth:
+    """Peak memory as a straight line over the padded tokens of a micro-batch, through two small probes.
+
+    For a CPU, where too little memory is no error but the end of the process, and for sharded weights, which all ranks
+    must gather equally often.
+    """
+
+    def __init__(self, trial: Trial, worst: Batch, sharing: int) -> None:
+        self.limit = memory.limit(trial.device, sharing)
+        rows = len(worst.indices)
+        few = min(max(1, rows // 2), -(-PROBE * rows // padded(worst)))
+        small, large = (last_rows(worst, count) for count in (few, min(2 * few, rows)))
+        self.start, self.first = padded(small), memory.peak_of(lambda: trial.run(small), trial.device)
+        more = memory.peak_of(lambda: trial.run(large), trial.device) - self.first
+        self.slope = max(0.0, more / max(1, padded(large) - self.start))
+
+    def needed(self, batch: Batch) -> int:
+        """Bytes that the whole process will hold."""
+        return self.first + round(self.slope * (padded(batch) - self.start))
+
+    def fits(self, batch: Batch) -> bool:
+        """Whether that is within the limit, if the system knows one."""
+        return self.limit is None or self.needed(batch) <= self.limit
+
+
+def fitting(trial: Trial, plan: BatchPlan, ranks: Ranks) -> int:
+    """The most real target tokens that pass at once through the model of every rank: an update's, halved until it fits.
+
+    A single pair is never too much: it is what training cannot do with less than.
+    """
+    tokens = plan.update_tokens
+    worst = worst_case(plan, tokens, ranks.count)
+    by_trial = trial.device.type == "cuda" and not trial.sharded
+    fits = trial.fits if by_trial else Growth(trial, worst, ranks.on_this_machine).fits
+    while len(worst.indices) > 1 and not fits(worst):
+        tokens //= 2
+        worst = worst_case(plan, tokens, ranks.count)
+    (least,) = ranks.most(-tokens)
+    return -int(least)
+
+
+def worst_case(plan: BatchPlan, batch_tokens: int, ranks: int = 1) -> Batch:
+    """As large a micro-batch as training will meet, padding included: the largest of some pools of the plan.
+
+    The longest sentences of a pool are padded to the longest of them. Any pool may have the longest of the whole text,
+    so each micro-batch that is the longest of its pool is looked at with those in it too.
+    """
+    longest = [_longest(plan.split.sources), _longest(plan.split.targets)]
+    turn, tokens = Turn(), 0
+    worst: Batch | None = None
+    while worst is None or (turn.epoch == 0 and tokens < LOOKED_AT):
+        pool = turn.pool
+        tail: Batch | None = None
+        while turn.epoch == 0 and turn.pool == pool:
+            for _, batch in (
+                part for rank in range(ranks) for part in plan.update(turn, batch_tokens, rank, ranks).parts
+            ):
+                worst = max((each for each in (worst, batch) if each is not None), key=padded)
+                tail = max((each for each in (tail, batch) if each is not None), key=_width)
+                tokens += batch.tokens
+            turn = plan.after(turn)
+        assert worst is not None
+        assert tail is not None
+        worst = max(worst, _with(plan.split, tail, longest), key=padded)
+    return worst
+
+
+def _width(batch: Batch) -> int:
+    return max(batch.src.shape[1], batch.tgt_in.shape[1])
+
+
+def _with(split: EncodedSplit, batch: Batch, longest: list[int]) -> Batch:
+    """The same number of pairs, of which the last are those of the numbers `longest`."""
+    pairs = np.array([*batch.indices, *longest], dtype=np.int64)[-len(batch.indices) :]
+    return make_batch(Examples(split.sources, split.targets, pairs, pairs), np.arange(len(pairs)))
+
+
+def _longest(sequences: Sequences) -> int:
+    """Number of the longest, found without a list of all lengths."""
+    best, where = -1, 0
+    for start in range(0, len(sequences), AT_ONCE):
+        lengths = np.diff(sequences.offsets[start : start + AT_ONCE + 1])
+        if lengths.max() > best:
+            best, where = int(lengths.max()), start + int(lengths.argmax())
+    return where
+
+
+def padded(batch: Batch) -> int:
+    """Tokens of both sides with their padding."""
+    return batch.src.size + batch.tgt_in.size
+
+
+def last_rows(batch: Batch, count: int) -> Batch:
+    """The last pairs of a micro-batch."""
+    src, tgt = batch.src_lengths[-count:], batch.tgt_lengths[-count:]
+    width = int(tgt.max())
+    return Batch(
+        src=batch.src[-count:, : int(src.max())],
+        src_lengths=src,
+        tgt_in=batch.tgt_in[-count:, :width],
+        tgt_out=batch.tgt_out[-count:, :width],
+        tgt_lengths=tgt,
+        indices=batch.indices[-count:],
+        tokens=int(tgt.sum()),
+    )
