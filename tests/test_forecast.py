@@ -24,6 +24,7 @@ from translate.text.batches import Update
 from translate.training import memory
 from translate.training.checkpoint import CheckpointList, Learner
 from translate.training.loop import Loop
+from translate.training.micro_batches import padded
 from translate.training.progress import Validation
 from translate.training.validation import Validator
 
@@ -173,6 +174,26 @@ def test_memory_is_that_of_the_training_that_follows(larger: tuple[Config, Path]
     real = weighed(lambda: train(config, RunDirectory(root)), "real")
     assert real > 80e6
     assert foretold == pytest.approx(real, rel=0.15)
+
+
+@pytest.mark.parametrize(("batch_tokens", "passes"), [(120, 1), (60, 2)])
+def test_the_largest_micro_batch_is_among_the_probes(
+    batch_tokens: int, passes: int, corpus: Path, run: RunDirectory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Twice where an update has several: then the gradients of one are there while another passes."""
+    seen: list[Update] = []
+    update = Loop.update
+
+    def recorded(self: Loop, of: Update) -> None:
+        seen.append(of)
+        update(self, of)
+
+    monkeypatch.setattr(Loop, "update", recorded)
+    forecast(tiny_config(corpus, batch_tokens=batch_tokens), run, 0.01)
+    sizes = [[padded(batch) for _, batch in of.parts] for of in seen]
+    assert len(sizes[0]) == passes
+    assert min(sizes[0]) >= max(size for later in sizes[1:] for size in later)
+    assert len({id(batch) for _, batch in seen[0].parts}) == 1
 
 
 def files(root: Path) -> dict[str, bytes]:

@@ -2,7 +2,7 @@
 
 RUN/  config.yaml  tokenizer/*.model  data/*/*.npy + manifest.json  machine.json
       checkpoints/step-00005000.safetensors  checkpoints.json  log.jsonl
-      ranks/  tensorboard/  eval/  inspect/  profile/
+      compiled/  ranks/  tensorboard/  eval/  inspect/  profile/
 """
 
 import contextlib
@@ -75,6 +75,11 @@ class RunDirectory:
     def log_file(self) -> Path:
         """The event log, one JSON object a line."""
         return self.root / "log.jsonl"
+
+    @property
+    def compiled(self) -> Path:
+        """Kernels that torch.compile made, a folder for each process."""
+        return self.root / "compiled"
 
     @property
     def ranks(self) -> Path:

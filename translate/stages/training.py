@@ -14,6 +14,7 @@ from translate.config.rules import differences
 from translate.device import Machine, resolve_for_training, tune_allocator
 from translate.errors import CheckpointError, ConfigError
 from translate.models import build_model
+from translate.models.dropout import use_pools
 from translate.models.seq2seq import Seq2Seq
 from translate.run import EventLog, RunDirectory
 from translate.stages.tokenization import keep_config, refuse_changes, tokenize
@@ -23,6 +24,7 @@ from translate.text.lines import read_lines
 from translate.text.tokenizer import Tokenizer
 from translate.training.averaging import MovingAverage
 from translate.training.checkpoint import Learner, load_model, load_weights, newest_sound, saved_config
+from translate.training.compiled import kernels_in
 from translate.training.curves import Curves
 from translate.training.distributed import Ranks, in_contact, joined
 from translate.training.loop import Loop
@@ -111,7 +113,9 @@ def _train(
         return TrainingReport(run.root, reason, learner.progress, config.train.best, ran=False)
     if ranks.first:
         announce(learner, machine, saved, ranks)
-    reason = _go_on(config, run, learner, objective, machine, log, signals, ranks)
+    kernels = kernels_in(run.compiled / str(ranks.number)) if machine.device == "cuda" else contextlib.nullcontext()
+    with kernels:
+        reason = _go_on(config, run, learner, objective, machine, log, signals, ranks)
     return TrainingReport(run.root, reason, learner.progress, config.train.best, ran=True)
 
 
@@ -138,7 +142,10 @@ def build_learner(
     model.encoder.recompute = model.decoder.recompute = config.train.recompute
     if fresh and config.train.init_from is not None:
         _start_from(RunDirectory.open(Path(config.train.init_from)), config, model, tokenizer)
-    objective = ranks.spread(Objective(model, config.train.label_smoothing), config.train.distributed)
+    if config.train.dropout_masks == "pooled":
+        use_pools(model)
+    compiled = machine.device == "cuda" and (ranks.count == 1 or config.train.distributed == "ddp")
+    objective = ranks.spread(Objective(model, config.train.label_smoothing, compiled), config.train.distributed)
     ema = MovingAverage(model, config.train.ema) if config.train.ema else None
     return Learner(model, build_optimizer(model, config.train), ema, tokenizer, Progress()), objective
 

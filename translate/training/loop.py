@@ -22,7 +22,7 @@ from translate.text.batches import BatchPlan, Update
 from translate.training.checkpoint import Learner, save_checkpoint
 from translate.training.curves import Curves
 from translate.training.distributed import Ranks, whole
-from translate.training.loss import TensorBatch
+from translate.training.loss import TensorBatch, packs
 from translate.training.micro_batches import MicroBatches
 from translate.training.optimizer import set_lr
 from translate.training.progress import Validation
@@ -67,6 +67,7 @@ class Loop:
         self.progress = self.learner.progress
         self.saved = self.position()
         self.saved_at = self.progress.seconds
+        self.packed = packs(self.learner.model, self.machine)
 
     def train(self) -> str:
         """Go on until there is a reason to stop, and return it. Raises Interrupted after saving, on a signal."""
@@ -191,7 +192,7 @@ class Loop:
             self.check()
             learner.model.key_randomness(self.config.seed, step, place)
             with self.machine.autocast(), self.ranks.exchange(self.objective, now=place == update.parts[-1][0]):
-                loss, _ = self.objective(TensorBatch.of(batch, torch.device(self.machine.device)))
+                loss, _ = self.objective(TensorBatch.of(batch, torch.device(self.machine.device), self.packed))
                 (loss * self.ranks.count / update.tokens).backward()  # ranks take the mean of their gradients
             total += loss.item()
         (total,) = self.ranks.total(total)

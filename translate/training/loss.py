@@ -7,6 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from translate.device import Machine
 from translate.models.seq2seq import Aux, Seq2Seq, Tokens
 from translate.text.batches import Batch
 from translate.training.compiled import Compiled
@@ -44,6 +45,11 @@ class TensorBatch:
             _tensor(np.arange(len(real)) if packed else real, device),
             len(real),
         )
+
+
+def packs(model: Seq2Seq, machine: Machine) -> bool:
+    """Whether micro-batches go to the model packed: where there is a kernel for that."""
+    return machine.device == "cuda" and machine.precision == "bf16" and model.reads_packed
 
 
 def _padded(ids: Array, lengths: Array, device: torch.device) -> Tokens:

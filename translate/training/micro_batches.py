@@ -25,7 +25,7 @@ from translate.text.encoded import EncodedSplit, Examples
 from translate.training import memory
 from translate.training.checkpoint import Learner
 from translate.training.distributed import Ranks
-from translate.training.loss import TensorBatch
+from translate.training.loss import TensorBatch, packs
 
 PROBE = 512
 """Padded tokens of both sides in the smaller of two probes."""
@@ -104,7 +104,7 @@ class Trial:
             for place in range(passes):
                 model.key_randomness(0, 0, place)
                 with self.machine.autocast():
-                    loss, tokens = self.objective(TensorBatch.of(batch, self.device))
+                    loss, tokens = self.objective(TensorBatch.of(batch, self.device, packs(model, self.machine)))
                 (loss / tokens).backward()
         finally:
             moments.clear()
