@@ -194,11 +194,12 @@ def test_flops_of_a_narrow_output_are_those_of_its_two_matrices() -> None:
 
 
 def test_the_ceiling_is_a_speed_that_a_product_reaches() -> None:
+    before = torch.get_float32_matmul_precision()
     found = ceiling.ceilings(0.05)
     assert set(found) == {"fp32", "bf16"}
     assert 0.1 < found["fp32"] < 20_000
     assert 0.01 < found["bf16"] < 50_000
-    assert torch.get_float32_matmul_precision() == "highest"
+    assert torch.get_float32_matmul_precision() == before
 
 
 def test_the_ceiling_is_operations_by_the_shortest_time(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -101,7 +101,7 @@ class AttentionConfig(Section):
     """Local scopes only: how many pieces to either side of the centre are seen."""
     selection: Literal["soft", "hard", "gumbel"] = "soft"
     """Average under the weights, look at one state sampled from them, or at one by the straight-through Gumbel form."""
-    entropy_weight: Weight = 0.01
+    entropy_weight: Weight = 0.1
     """Hard selection only: weight of the entropy term, which keeps the choice from settling too early."""
     temperature: Rate = 1.0
     """Gumbel selection only: the lower, the nearer the gradient's softmax is to a choice."""
