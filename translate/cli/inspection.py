@@ -47,7 +47,7 @@ def attention(
         tell(report.summary(), aside=numbers)
 
 
-@app.command(epilog='Example: translate inspect steps --run runs/quickstart "나는 학생이다" --step 4')
+@app.command(epilog='Example: translate inspect steps --run runs/quickstart "나는 학생이다" --step 6')
 def steps(
     sentence: Annotated[str | None, typer.Argument(metavar="SENTENCE", help="In the source language.")] = None,
     run: RunOption = None,
