@@ -120,7 +120,7 @@ class TrainConfig(Section):
     batch_tokens: Size | Auto = "auto"
     """Real target tokens that pass through the model at once; `auto` is the whole update, or as much as fits."""
     recompute: bool = False
-    """Compute activations again in the backward pass instead of keeping them: less memory, about a third more time."""
+    """Compute activations again in the backward pass instead of keeping them: less memory, more time."""
     precision: Literal["auto", "fp32", "bf16"] = "auto"
     """Number format of matrix products; weights and optimizer stay in fp32."""
     dropout_masks: Literal["exact", "pooled"] = "exact"
