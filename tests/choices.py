@@ -30,7 +30,10 @@ Choice = dict[str, Any]
 """One value for each axis."""
 
 SHARED = ("score", "scope", "selection", "normalizer", "features")
-SIZES = {"window": 1, "temperature": 0.7, "max_positions": 9, "coverage_weight": 0.8, "entropy_weight": 0.3}
+SIZES = {
+    **{"window": 1, "temperature": 0.7, "max_positions": 9},
+    **{"coverage_weight": 0.8, "entropy_weight": 0.3, "soft_share": 0.4},
+}
 """Small enough for the edge of a window to lie inside a sentence of five words."""
 
 

@@ -636,8 +636,8 @@ def test_schema_describes_every_key() -> None:
 def test_schema_knows_every_way_to_attend_where_it_can_be_chosen() -> None:
     """A Transformer's heads are the decoder's, and only a recurrent decoder attends before or after a step."""
     sections: dict[str, Any] = as_schema()["$defs"]
-    of_all = {"score", "scope", "window", "selection", "entropy_weight", "temperature", "normalizer", "features"}
-    of_all |= {"coverage", "coverage_weight", "max_positions"}
+    of_all = {"score", "scope", "window", "selection", "entropy_weight", "soft_share", "temperature", "normalizer"}
+    of_all |= {"features", "coverage", "coverage_weight", "max_positions"}
     assert set(sections["CrossAttentionConfig"]["properties"]) == of_all
     assert set(sections["ConvAttentionConfig"]["properties"]) == of_all | {"heads"}
     assert set(sections["RnnAttentionConfig"]["properties"]) == of_all | {"heads", "placement"}

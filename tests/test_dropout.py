@@ -4,8 +4,8 @@ import pytest
 import torch
 
 from translate.config import ModelConfig, RnnDecoderConfig, TransformerEncoderConfig
-from translate.models import build_model, mask_pool
-from translate.models.dropout import Dropout, use_pools
+from translate.models import build_model
+from translate.models.dropout import Dropout
 from translate.models.seq2seq import Tokens
 
 
@@ -105,69 +105,3 @@ def test_a_models_pass_is_a_function_of_its_key_and_sites_differ() -> None:
     model.key_randomness(1, 0, 0)
     masks = [m.draw(torch.Size([64]), torch.ones(1)) for m in model.modules() if isinstance(m, Dropout) and m.p > 0]
     assert len({tuple(mask.tolist()) for mask in masks}) == len(masks) > 6
-
-
-# --- masks from a pool
-
-
-@pytest.fixture
-def small_pool(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(mask_pool, "BLOCKS", 4)
-    monkeypatch.setattr(mask_pool, "BLOCK", 2**12)
-
-
-def pooled(p: float = 0.3) -> Dropout:
-    module = Dropout(p).train()
-    use_pools(module)
-    return module
-
-
-def mask(module: Dropout, *key: int, count: int = 3000) -> list[float]:
-    module.key, module.calls = key, 0
-    return module.draw(torch.Size([count]), torch.zeros(1)).tolist()
-
-
-def test_a_pooled_mask_is_a_function_of_its_key_and_never_of_history(small_pool: None) -> None:
-    """A run that goes on at any step has the masks of the one that was never stopped."""
-    one = pooled()
-    masks = [mask(one, 1, step, 0, 5) for step in range(1, 12)]
-    for step in (7, 3, 11):
-        assert mask(pooled(), 1, step, 0, 5) == masks[step - 1]
-    for step in (9, 2):  # also one that goes back
-        assert mask(one, 1, step, 0, 5) == masks[step - 1]
-    assert mask(pooled(), 2, 7, 0, 5) != masks[6]
-    assert mask(pooled(), 1, 7, 1, 5) != masks[6]
-    assert mask(pooled(), 1, 7, 0, 6) != masks[6]
-
-
-def test_the_pool_is_all_new_after_as_many_updates_as_it_has_blocks(small_pool: None) -> None:
-    module = pooled(0.5)
-
-    def whole(step: int) -> torch.Tensor:
-        mask(module, 1, step, 0)
-        assert module.pools is not None
-        return next(iter(module.pools.values())).masks.clone()
-
-    first, second, fifth = whole(8), whole(9), whole(12)
-    changed = (first != second).view(4, -1).float().mean(1)
-    assert sorted(changed.tolist())[:3] == [0, 0, 0]
-    assert 0.4 < float(changed.max()) < 0.6
-    assert all(0.4 < float(share) < 0.6 for share in (first != fifth).view(4, -1).float().mean(1))
-
-
-def test_pooled_masks_keep_the_rate_and_change_no_pool() -> None:
-    module = pooled(0.1)
-    kept = torch.tensor(mask(module, 1, 1, 0, count=2**20))
-    assert float(kept.mean()) == pytest.approx(0.9, abs=2e-3)
-    before = mask(module, 1, 1, 0)
-    scaled = module.draw_scaled(torch.zeros(3, 5), 7)
-    assert scaled is not None
-    assert scaled.unique().tolist() == pytest.approx([0, 1 / 0.9], rel=1e-4)
-    module(torch.ones(1000, requires_grad=True)).sum().backward()
-    assert mask(module, 1, 1, 0) == before
-
-
-def test_what_is_too_large_for_the_pool_is_drawn(small_pool: None) -> None:
-    count = 2**14
-    assert mask(pooled(), 1, 2, 3, count=count) == mask(dropout(0.3), 1, 2, 3, count=count)
-    assert mask(pooled(), 1, 2, 3, count=count // 2) != mask(dropout(0.3), 1, 2, 3, count=count // 2)

@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from translate.config import ModelConfig
+from translate.config import AttentionConfig, ModelConfig
 from translate.models import build_model
 from translate.models.attention import Attention
 from translate.models.dropout import Noise
@@ -131,12 +131,12 @@ def test_what_is_added_equals_its_formula() -> None:
 
 
 class Forced(Selection):
-    """Takes the choices it is given, and works out how likely each sentence's are."""
+    """Takes the choices it is given, and works out how likely each sentence's are; one past the last is to average."""
 
-    def __init__(self, choices: Tensor, entropy_weight: float) -> None:
+    def __init__(self, choices: Tensor, config: AttentionConfig) -> None:
         super().__init__()
         self.choices = choices  # (B, T), or with heads (B, H, T)
-        self.entropy_weight = entropy_weight
+        self.entropy_weight, self.soft_share = config.entropy_weight, config.soft_share
         self.probability = torch.ones(choices.size(0), dtype=torch.float64)
         self.at = 0
 
@@ -144,9 +144,12 @@ class Forced(Selection):
         now = self.choices[..., self.at : self.at + weights.size(-2)]
         self.at += weights.size(-2)
         shares = weights / weights.sum(-1, keepdim=True)
-        self.probability = self.probability * shares.gather(-1, now[..., None]).flatten(1).prod(1)
+        average, places = now == weights.size(-1), weights.size(-1)
+        chosen = F.one_hot(now.clamp_max(places - 1), places).to(weights.dtype)
+        probability = torch.where(average, self.soft_share, (1 - self.soft_share) * (chosen * shares).sum(-1))
+        self.probability = self.probability * probability.flatten(1).prod(1)
         entropy = -(shares * torch.where(shares > 0, shares, 1.0).log()).sum(-1)
-        return F.one_hot(now, weights.size(-1)).to(weights.dtype), {"penalty": -self.entropy_weight * entropy}
+        return torch.where(average[..., None], weights, chosen), {"penalty": -self.entropy_weight * entropy}
 
 
 class Scripted(Noise):
@@ -156,11 +159,16 @@ class Scripted(Noise):
         super().__init__()
         self.choices = choices
         self.at = 0
+        self.average = torch.tensor(False)
 
     def gumbel(self, like: Tensor) -> Tensor:
-        now = self.choices[..., self.at : self.at + like.size(-2)]
+        now, places = self.choices[..., self.at : self.at + like.size(-2)], like.size(-1)
         self.at += like.size(-2)
-        return 1e6 * F.one_hot(now, like.size(-1)).to(like.dtype)
+        self.average = now == places
+        return 1e6 * F.one_hot(now.clamp_max(places - 1), places).to(like.dtype)
+
+    def uniform(self, like: Tensor) -> Tensor:
+        return torch.where(self.average[..., None], 0.0, 1.0).to(like.dtype)
 
 
 SMOOTHING = 0.1
@@ -182,8 +190,9 @@ class Chooser:
     def model(self, penalties: bool) -> Seq2Seq:
         """Always the same one; its baseline is as wrong as can be, which may cost variance and nothing else."""
         torch.manual_seed(2)
-        weights = {"entropy_weight": 0.3, "coverage_weight": 0.8} if penalties else {"entropy_weight": 0.0}
-        attention = {"selection": "hard", "coverage_weight": 0.0} | self.attention | weights
+        weights = {"entropy_weight": 0.3, "coverage_weight": 0.8, "soft_share": 0.3} if penalties else {}
+        plain = {"selection": "hard", "entropy_weight": 0.0, "coverage_weight": 0.0, "soft_share": 0.0}
+        attention = plain | self.attention | weights
         parts = {"encoder": ENCODER, "decoder": self.decoder | {"attention": attention}, "tie": "none"}
         seq2seq = build_model(ModelConfig.model_validate(parts), 7, 7).double().train()
         for name, parameter in seq2seq.named_parameters():
@@ -207,7 +216,8 @@ class Chooser:
     def every_choice(self, seq2seq: Seq2Seq) -> list[Tensor]:
         """For each attention of the model its choices (N, T) or (N, H, T) in each of all N sequences of choices."""
         heads = [attention.heads for attention in attentions(seq2seq)]
-        grid = torch.tensor(list(itertools.product(range(self.places), repeat=self.times * sum(heads))))
+        ways = self.places + (attentions(seq2seq)[0].config.soft_share > 0)
+        grid = torch.tensor(list(itertools.product(range(ways), repeat=self.times * sum(heads))))
         parts = grid.split([self.times * count for count in heads], 1)
         return [
             part.unflatten(1, (count, self.times)) if count > 1 else part
@@ -219,7 +229,7 @@ CHOOSERS = {
     "feeding": Chooser(RNN, {}),
     "alone": Chooser(RNN | {"input_feeding": False}, {"score": "additive"}),
     "before": Chooser(RNN, {"score": "dot", "placement": "before"}),
-    "heads": Chooser(RNN, {"heads": 2}, places=2),
+    "heads": Chooser(RNN, {"heads": 2}, places=2, times=2),
     "coverage": Chooser(RNN | {"input_feeding": False}, {"coverage": True}),
     "local": Chooser(RNN, {"scope": "local_p", "window": 2}),
     "sparsemax": Chooser(RNN | {"cell": "gru"}, {"score": "activated_general", "normalizer": "sparsemax"}),
@@ -248,7 +258,7 @@ def exact_gradient(case: Chooser, penalties: bool) -> tuple[Tensor, Tensor]:
     seq2seq = case.model(penalties)
     forced = []
     for attention, choices in zip(attentions(seq2seq), case.every_choice(seq2seq), strict=True):
-        attention.selection = Forced(choices, attention.config.entropy_weight)
+        attention.selection = Forced(choices, attention.config)
         forced.append(attention.selection)
     count = forced[0].choices.size(0)
     given = case.copies(count)
@@ -278,7 +288,9 @@ def expected_gradient(case: Chooser, seq2seq: Seq2Seq, probabilities: Tensor) ->
 @pytest.mark.parametrize("penalties", [False, True], ids=["", "penalties"])
 @pytest.mark.parametrize("name", CHOOSERS)
 def test_the_expected_gradient_of_choices_is_that_of_the_expected_loss(name: str, penalties: bool) -> None:
-    """Exact but for the loss, which is in fp32; also for the entropy term, and for repetitions that choices lead to."""
+    """Exact but for the loss, which is in fp32; also for the entropy term, for repetitions that choices lead to, and
+    where some of the time nothing is chosen.
+    """
     case = CHOOSERS[name]
     exact, probabilities = exact_gradient(case, penalties)
     expected = expected_gradient(case, case.model(penalties), probabilities)

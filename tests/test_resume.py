@@ -305,14 +305,3 @@ def test_in_child_reports_how_it_ended(tmp_path: Path) -> None:
     assert in_child(lambda: None, tmp_path / "log") == 0
     assert in_child(die, tmp_path / "log") == -signal.SIGKILL
     assert in_child(lambda: 1 // 0, tmp_path / "log") == 70
-
-
-def test_pooled_dropout_masks_resume_to_the_same_bits(corpus: Path, tmp_path: Path) -> None:
-    config = tiny_config(corpus, dropout_masks="pooled")
-    assert train_in_child(config, tmp_path / "whole") == 0
-    dies = at_call(Loop, "gradient_norm", 8, die)
-    assert train_in_child(config, tmp_path / "killed", dies) == -signal.SIGKILL
-    assert train_in_child(config, tmp_path / "killed") == 0
-    assert differences(outcome(tmp_path / "whole", corpus), outcome(tmp_path / "killed", corpus)) == []
-    assert train_in_child(tiny_config(corpus), tmp_path / "exact") == 0
-    assert differences(outcome(tmp_path / "whole", corpus), outcome(tmp_path / "exact", corpus))

@@ -88,8 +88,8 @@ def weights_of(count: int = 1) -> Tensor:
     return torch.tensor([0.1, 0.4, 0.15, 0.35, 0.0], dtype=torch.float64).expand(count, 1, 5)
 
 
-def hard(entropy_weight: float = 0.0) -> Hard:
-    module = Hard(D, entropy_weight).double()
+def hard(entropy_weight: float = 0.0, soft_share: float = 0.0) -> Hard:
+    module = Hard(D, entropy_weight, soft_share).double()
     module.baseline.weight.data.normal_(generator=torch.Generator().manual_seed(1))
     module.baseline.bias.data.fill_(0.3)
     return module
@@ -112,7 +112,7 @@ def test_soft_takes_the_weights_as_they_are() -> None:
     assert aux == {}
 
 
-@pytest.mark.parametrize("module", [Hard(D, 0.5).double(), Gumbel(0.5)])
+@pytest.mark.parametrize("module", [Hard(D, 0.5, 0.5).double(), Gumbel(0.5)])
 def test_the_likeliest_is_chosen_in_evaluation(module: Selection) -> None:
     weights = torch.stack([weights_of()[0], torch.tensor([[0.0, 0.0, 0.7, 0.2, 0.1]], dtype=torch.float64)])
     picked, aux = module.eval()(weights, random(2, 1, D))
@@ -195,7 +195,7 @@ def test_what_hard_tells_the_loss() -> None:
         assert aux["penalty"][b, 0].item() == pytest.approx(-0.7 * entropy, abs=1e-12)
         expected = sum((module.baseline.weight[0, i] * query[b, 0, i]).item() for i in range(D)) + 0.3
         assert aux["baseline"][b, 0].item() == pytest.approx(expected, abs=1e-12)
-    assert not picked.requires_grad
+    assert not torch.autograd.grad(picked.sum(), weights)[0].any()
     aux["baseline"].sum().backward()
     assert query.grad is None  # what the baseline learns changes nothing else
     assert weights.grad is None
@@ -213,6 +213,25 @@ def test_gradients_of_what_hard_tells_the_loss() -> None:
         total = total + 0.7 * sum((share * share.log() for share in shares), torch.zeros(()))
     ours = torch.autograd.grad(aux["choice"].sum() + aux["penalty"].sum(), scores)[0]
     assert_equal(ours, torch.autograd.grad(total, scores)[0])
+
+
+def test_now_and_then_hard_averages() -> None:
+    """As often as it says, whatever would have been chosen; the loss then pays no choice, and no baseline learns."""
+    count = 100_000
+    module, weights = hard(0.7, soft_share=0.3), weights_of(count).clone().requires_grad_()
+    keyed(module, 5)
+    picked, aux = module(weights, torch.zeros(count, 1, D, dtype=torch.float64))
+    averaged = (picked == weights).all(-1)
+    assert averaged.double().mean().item() == pytest.approx(0.3, abs=5 * math.sqrt(0.3 * 0.7 / count))
+    assert ((picked == 1).sum(-1) == 1)[~averaged].all()
+    assert (aux["choice"] == 0)[averaged].all()
+    assert (aux["choice"] < 0)[~averaged].all()
+    frequency = picked.detach()[~averaged].mean(0)
+    torch.testing.assert_close(frequency, weights_of()[0, 0], rtol=0, atol=0.01)
+    bias = torch.autograd.grad(aux["baseline"].sum(), module.baseline.bias, retain_graph=True)[0]
+    assert bias.item() == (~averaged).sum()
+    through = torch.autograd.grad(picked.sum(), weights)[0]
+    assert_equal(through, averaged[..., None].double().expand_as(through))
 
 
 @pytest.mark.parametrize("temperature", [0.3, 1.0, 4.0])
@@ -236,9 +255,9 @@ def test_gumbel_chooses_and_sends_back_the_gradient_of_a_softmax(temperature: fl
 
 
 def test_each_selection_is_built_from_its_own_settings() -> None:
-    built = build_selection(AttentionConfig(selection="hard", entropy_weight=0.25), D)
+    built = build_selection(AttentionConfig(selection="hard", entropy_weight=0.25, soft_share=0.75), D)
     assert isinstance(built, Hard)
-    assert built.entropy_weight == 0.25
+    assert (built.entropy_weight, built.soft_share) == (0.25, 0.75)
     built = build_selection(AttentionConfig(selection="gumbel", temperature=0.25), D)
     assert isinstance(built, Gumbel)
     assert built.temperature == 0.25

@@ -123,9 +123,6 @@ class TrainConfig(Section):
     """Compute activations again in the backward pass instead of keeping them: less memory, more time."""
     precision: Literal["auto", "fp32", "bf16"] = "auto"
     """Number format of matrix products; weights and optimizer stay in fp32."""
-    dropout_masks: Literal["exact", "pooled"] = "exact"
-    """CPU only: draw every mask, or cut masks from a pool of random bits that is renewed little by little, which is
-    faster; what that does to a model's quality has not been measured."""
     matmul: Literal["auto", "highest", "medium"] = "auto"
     """PyTorch's setting for fp32 matrix products on CPU; `auto` takes `medium` where it is faster and as exact."""
     threads: Threads | Auto = "auto"

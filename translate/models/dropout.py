@@ -14,8 +14,6 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-from translate.models.mask_pool import MaskPool
-
 
 class Keyed(nn.Module):
     """A place in the model that draws: `Seq2Seq.key_randomness` gives it its key before each training pass."""
@@ -43,8 +41,6 @@ class Dropout(Keyed):
     def __init__(self, p: float) -> None:
         super().__init__()
         self.p = round(p * 65536) / 65536
-        self.pools: dict[tuple[float, torch.dtype], MaskPool] | None = None
-        """The pools of the model's masks by probability and number format, if masks are cut from such (`use_pools`)."""
 
     @property
     def active(self) -> bool:
@@ -73,11 +69,6 @@ class Dropout(Keyed):
 
     def _cpu_mask(self, key: list[int], shape: torch.Size, like: Tensor) -> Tensor:
         count, threshold = shape.numel(), round(self.p * 65536)
-        if self.pools is not None:
-            seed, step = key[:2]
-            pool = self.pools.setdefault((self.p, like.dtype), MaskPool(seed, threshold, like.dtype))
-            if (cut := pool.cut(step, key, count)) is not None:
-                return cut.view(shape)
         draws = np.random.SFC64(key).random_raw((count + 3) // 4).view(np.uint16)[:count]
         # By way of uint8: torch turns bool into bf16 eight times more slowly than a byte.
         kept = (draws >= threshold).view(np.uint8)
@@ -88,14 +79,6 @@ class Dropout(Keyed):
         return f"p={self.p:.4g}"
 
 
-def use_pools(model: nn.Module) -> None:
-    """Cut the dropout masks of a model from common pools from now on."""
-    pools: dict[tuple[float, torch.dtype], MaskPool] = {}
-    for module in model.modules():
-        if isinstance(module, Dropout):
-            module.pools = pools
-
-
 class Noise(Keyed):
     """Draws for those who choose at random."""
 
@@ -104,13 +87,15 @@ class Noise(Keyed):
 
         The largest of log p_i + noise_i is at i with probability p_i (Gumbel 1954; Jang et al. 2017).
         """
+        return -torch.log(-torch.log(self.uniform(like))).to(like.dtype)
+
+    def uniform(self, like: Tensor) -> Tensor:
+        """Numbers between 0 and 1, both left out, in float64 and of the shape of `like`."""
         if like.is_cuda:
-            uniform = torch.rand(like.shape, dtype=torch.float64, device=like.device)
-            uniform = uniform.clamp(2.0**-54, 1.0 - 2.0**-53)
-        else:
-            draws = np.random.SFC64(self.next_key()).random_raw(like.numel()) >> np.uint64(11)
-            uniform = torch.from_numpy((draws.astype(np.float64) + 0.5) * 2.0**-53).view(like.shape)
-        return -torch.log(-torch.log(uniform)).to(like.dtype)
+            drawn = torch.rand(like.shape, dtype=torch.float64, device=like.device)
+            return drawn.clamp(2.0**-54, 1.0 - 2.0**-53)
+        draws = np.random.SFC64(self.next_key()).random_raw(like.numel()) >> np.uint64(11)
+        return torch.from_numpy((draws.astype(np.float64) + 0.5) * 2.0**-53).view(like.shape)
 
 
 def seed_of(key: Sequence[int]) -> int:

@@ -54,30 +54,34 @@ class Hard(Selection):
     """One state, sampled in training (Xu et al. 2015, section 4.1).
 
     Gives the loss the log-probability of each choice, its entropy as a negative penalty, and a baseline for what the
-    choice will be worth: a learned linear function of the query, whose gradient stops there.
+    choice will be worth: a learned linear function of the query, whose gradient stops there. With probability
+    `soft_share` values are averaged instead, as they expect: from this the weights learn without the noise of a sample.
     """
 
-    def __init__(self, width: int, entropy_weight: float) -> None:
+    def __init__(self, width: int, entropy_weight: float, soft_share: float) -> None:
         super().__init__()
         self.noise = Noise()
         self.entropy_weight = entropy_weight
+        self.soft_share = soft_share
         self.baseline = nn.Linear(width, 1)
         nn.init.zeros_(self.baseline.weight)
         nn.init.zeros_(self.baseline.bias)
 
     def forward(self, weights: Tensor, query: Tensor) -> tuple[Tensor, Aux]:
-        """The chosen state as a row of zeros with one 1."""
+        """The chosen state as a row of zeros with one 1, or the weights where nothing is chosen."""
         if not self.training:
             return _chosen(weights, weights), {}
         log_weights = _log_share(weights)
         chosen = _chosen(log_weights.detach() + self.noise.gumbel(log_weights), weights)
         entropy = -(log_weights.exp() * log_weights).sum(-1)
+        baseline = self.baseline(query.detach()).to(log_weights.dtype)
+        averaged = self.noise.uniform(baseline) < self.soft_share
         aux = {
-            "choice": (chosen * log_weights).sum(-1),
-            "baseline": self.baseline(query.detach()).squeeze(-1).to(log_weights.dtype),
+            "choice": (chosen * log_weights).sum(-1, keepdim=True).masked_fill(averaged, 0.0).squeeze(-1),
+            "baseline": torch.where(averaged, baseline.detach(), baseline).squeeze(-1),
             "penalty": -self.entropy_weight * entropy,
         }
-        return chosen, aux
+        return torch.where(averaged, weights, chosen), aux
 
 
 class Gumbel(Selection):
@@ -116,6 +120,6 @@ def build_selection(config: AttentionConfig, width: int) -> Selection:
         case "soft":
             return Selection()
         case "hard":
-            return Hard(width, config.entropy_weight)
+            return Hard(width, config.entropy_weight, config.soft_share)
         case "gumbel":
             return Gumbel(config.temperature)

@@ -14,7 +14,6 @@ from translate.config.rules import differences
 from translate.device import Machine, resolve_for_training, tune_allocator
 from translate.errors import CheckpointError, ConfigError
 from translate.models import build_model
-from translate.models.dropout import use_pools
 from translate.models.seq2seq import Seq2Seq
 from translate.run import EventLog, RunDirectory
 from translate.stages.tokenization import keep_config, refuse_changes, tokenize
@@ -142,8 +141,6 @@ def build_learner(
     model.encoder.recompute = model.decoder.recompute = config.train.recompute
     if fresh and config.train.init_from is not None:
         _start_from(RunDirectory.open(Path(config.train.init_from)), config, model, tokenizer)
-    if config.train.dropout_masks == "pooled":
-        use_pools(model)
     compiled = machine.device == "cuda" and (ranks.count == 1 or config.train.distributed == "ddp")
     objective = ranks.spread(Objective(model, config.train.label_smoothing, compiled), config.train.distributed)
     ema = MovingAverage(model, config.train.ema) if config.train.ema else None
