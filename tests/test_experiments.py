@@ -1,6 +1,7 @@
 """The experiments' own parts: tables and their places on a page, records, resumption, plans, measurements by hand."""
 
 import json
+import math
 import statistics
 import subprocess
 from collections import Counter
@@ -9,8 +10,10 @@ from pathlib import Path
 from typing import get_args
 
 import embedded
+import exact_head
 import fixed_vector
 import gradients
+import head
 import kinds
 import lengths
 import numpy as np
@@ -33,6 +36,7 @@ from translate.models.rnn import RnnEncoder
 from translate.models.seq2seq import Encoder, Memory, Tokens, build_embedding
 from translate.models.seq2seq import Record as Weights
 from translate.text.tokenizer import train_tokenizer
+from translate.training.projected_loss import projected_loss
 
 ROOT = Path(__file__).parent.parent
 SIGNATURE = "nrefs:1|case:mixed"
@@ -191,20 +195,16 @@ def test_a_training_is_one_of_the_command_line(chosen: Options, monkeypatch: pyt
     sets += ["train.precision=bf16", "train.threads=1", "train.matmul=medium"]
     assert commands == [
         (
-            "train",
-            "--config",
-            "configs/quickstart.yaml",
-            "--run",
-            run,
+            *("-m", "translate", "train", "--config", "configs/quickstart.yaml", "--run", run),
             *(part for each in sets for part in ("--set", each)),
         ),
-        ("eval", "--run", run, "--gold-alignments", "links"),
+        ("-m", "translate", "eval", "--run", run, "--gold-alignments", "links"),
     ]
 
 
 def test_a_failing_command_says_so() -> None:
     with pytest.raises(subprocess.CalledProcessError):
-        trainings.translate("train", "--no-such-option")
+        trainings.translate("-m", "translate", "train", "--no-such-option")
 
 
 # Plans
@@ -227,6 +227,26 @@ def test_all_trainings_have_sound_settings(chosen: Options) -> None:
     planned += [*positions.plan().values(), *(kinds.architecture(way) for way in sequences.WAYS)]
     places = {training.run(chosen).root: training.resolved(chosen) for training in planned}
     assert len(places) == len({config.model_dump_json() for config in places.values()})
+    assert {training.resolved(chosen).train.max_minutes for training in head.plan()} == {None}
+
+
+def test_the_output_layer_can_be_kept_in_fp32() -> None:
+    generator = torch.Generator().manual_seed(1)
+    features, weight = (torch.randn(*size, generator=generator) for size in ((40, 16), (30, 16)))
+    words, smoothing = torch.arange(40) % 30, 0.1
+    outside, _ = projected_loss(features, weight, None, words, smoothing)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        exact, _ = exact_head.exact(features, weight, None, words, smoothing)
+        usual, _ = projected_loss(features, weight, None, words, smoothing)
+    assert exact.item() == outside.item() != usual.item()
+
+
+def test_the_difference_is_bf16_less_fp32() -> None:
+    found = {
+        form: [{"bleu": bleu, "perplexity": math.exp(loss)}]
+        for form, bleu, loss in (("bf16", 40, 2), ("fp32", 41, 1.5))
+    }
+    assert "| difference | -1.00 | +0.5000 |" in head.table(found).markdown("en")
 
 
 def test_the_three_ways_have_as_many_weights() -> None:

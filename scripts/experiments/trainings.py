@@ -41,6 +41,8 @@ class Training:
     seed: int = 1
     gold: str | None = None
     """Gold alignments of the test text."""
+    program: Sequence[str] = ("-m", "translate")
+    """What Python runs: the command line, or a script that changes something first."""
 
     @property
     def key(self) -> str:
@@ -76,8 +78,9 @@ class Training:
         run = self.run(options)
         overrides = [*self.overrides(options), *number_format(self.resolved(options), options)]
         sets = [argument for override in overrides for argument in ("--set", override)]
-        translate("train", "--config", self.config, "--run", str(run.root), *sets)
-        translate("eval", "--run", str(run.root), *(("--gold-alignments", self.gold) if self.gold else ()))
+        translate(*self.program, "train", "--config", self.config, "--run", str(run.root), *sets)
+        gold = ("--gold-alignments", self.gold) if self.gold else ()
+        translate(*self.program, "eval", "--run", str(run.root), *gold)
         found = measured(run, self.resolved(options))
         return Record.of(options.runs, self.home).put(self.key, self._made_from(options), found)
 
@@ -109,11 +112,11 @@ def number_format(config: Config, options: Options) -> list[str]:
 
 
 def translate(*arguments: str) -> None:
-    """Run a command of the package as a process of its own. Raises CalledProcessError when it fails.
+    """Run Python on a command of the package as a process of its own. Raises CalledProcessError when it fails.
 
     A signal reaches it through us and once only: asked twice, a training would leave without saving.
     """
-    command = [sys.executable, "-m", "translate", *arguments]
+    command = [sys.executable, *arguments]
     with terminable(), subprocess.Popen(command, stdout=subprocess.DEVNULL, start_new_session=True) as child:
         try:
             code = child.wait()
