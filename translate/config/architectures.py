@@ -104,7 +104,7 @@ class AttentionConfig(Section):
     entropy_weight: Weight = 0.1
     """Hard selection only: weight of the entropy term, which keeps the choice from settling too early."""
     soft_share: Fraction = 0.5
-    """Hard selection only: how often in training values are averaged all the same, which steadies it (Xu et al. 2015)."""
+    """Hard selection only: how often training averages all the same, which steadies it (Xu et al. 2015)."""
     temperature: Rate = 1.0
     """Gumbel selection only: the lower, the nearer the gradient's softmax is to a choice."""
     normalizer: Literal["softmax", "sparsemax"] = "softmax"
