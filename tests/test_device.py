@@ -2,8 +2,9 @@
 
 import json
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -31,19 +32,19 @@ def put_back() -> Iterator[None]:
 def unmeasured(monkeypatch: pytest.MonkeyPatch) -> None:
     """Any measurement fails the test."""
 
-    def fail(_: Callable[[], object]) -> float:
+    def fail(*_: object) -> None:
         raise AssertionError("measured although everything was known")
 
-    monkeypatch.setattr(translate.device, "_seconds", fail)
+    monkeypatch.setattr(translate.device, "_shortest", fail)
 
 
 def measure(monkeypatch: pytest.MonkeyPatch, seconds: Callable[[torch.dtype], float]) -> None:
     """Let a piece of work take as long as `seconds` says for the number format of its result."""
 
-    def stopwatch(work: Callable[[], Any]) -> float:
-        return seconds(work().dtype)
+    def stopwatch(choices: Iterable[Any], work: Callable[[Any], Any]) -> dict[Any, float]:
+        return {choice: seconds(work(choice).dtype) for choice in choices}
 
-    monkeypatch.setattr(translate.device, "_seconds", stopwatch)
+    monkeypatch.setattr(translate.device, "_shortest", stopwatch)
 
 
 @pytest.mark.usefixtures("unmeasured")
@@ -222,6 +223,20 @@ def test_another_product_must_be_faster_and_as_exact(
     measure(monkeypatch, lambda _: medium if torch.get_float32_matmul_precision() == "medium" else 1.0)
     assert resolve("cpu", "fp32", 1, "auto").matmul == chosen
     assert torch.get_float32_matmul_precision() == chosen
+
+
+def test_a_busy_moment_decides_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whenever it comes and as long as it leaves a few rounds alone."""
+    for begin in range(translate.device.ROUNDS - 4):
+        now, calls = [0.0], [0]
+
+        def work(choice: str, begin: int = begin, now: list[float] = now, calls: list[int] = calls) -> None:
+            calls[0] += 1
+            busy = 2 * begin < calls[0] <= 2 * begin + 8
+            now[0] += {"slow": 2.0, "fast": 1.0}[choice] * (5.0 if busy else 1.0)
+
+        monkeypatch.setattr(translate.device, "time", SimpleNamespace(perf_counter=lambda now=now: now[0]))
+        assert translate.device._shortest(["slow", "fast"], work) == {"slow": 2.0, "fast": 1.0}
 
 
 def test_a_real_measurement_gives_a_whole_answer() -> None:

@@ -7,14 +7,16 @@ in the run, so that a resumed run computes the same bits.
 import contextlib
 import ctypes
 import json
+import math
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, Literal, TypeVar, get_args
 
 import torch
+from torch import Tensor
 
 from translate.config import Auto, Config
 from translate.durable import durable_json
@@ -23,6 +25,10 @@ from translate.run import RunDirectory
 
 Precision = Literal["fp32", "bf16"]
 MatmulBackend = Literal["highest", "medium"]
+Choice = TypeVar("Choice")
+
+ROUNDS = 12
+"""Of a measurement; the first warms up."""
 
 
 @dataclass(frozen=True)
@@ -168,10 +174,12 @@ def _fastest_threads(sharing: int) -> int:
         return max(1, len(os.sched_getaffinity(0)) // sharing)
     cores = len(os.sched_getaffinity(0))
     left, right = torch.randn(2048, 256), torch.randn(256, 1024)
-    seconds = {}
-    for count in {1, cores}:
+
+    def product(count: int) -> Tensor:
         torch.set_num_threads(count)
-        seconds[count] = _seconds(lambda: left @ right)
+        return left @ right
+
+    seconds = _shortest({1, cores}, product)
     return cores if seconds[cores] < 0.8 * seconds[1] else 1
 
 
@@ -183,33 +191,41 @@ def _fastest_matmul() -> MatmulBackend:
     """
     left, right = torch.randn(512, 256), torch.randn(256, 1024)
     exact = left.double() @ right.double()
-    seconds: dict[MatmulBackend, float] = {}
-    choices: tuple[MatmulBackend, ...] = ("highest", "medium")
-    for choice in choices:
+
+    def product(choice: MatmulBackend) -> Tensor:
         torch.set_float32_matmul_precision(choice)
-        error = ((left @ right).double() - exact).abs().max() / exact.abs().max()
-        if error < 1e-5:
-            seconds[choice] = _seconds(lambda: left @ right)
-    return "medium" if seconds.get("medium", 1e9) < seconds["highest"] else "highest"
+        return left @ right
+
+    choices: tuple[MatmulBackend, ...] = ("highest", "medium")
+    largest = 1e-5 * exact.abs().max()
+    seconds = _shortest([each for each in choices if (product(each).double() - exact).abs().max() < largest], product)
+    return "medium" if seconds.get("medium", math.inf) < seconds.get("highest", math.inf) else "highest"
 
 
 def _fastest_precision() -> Precision:
     """bf16 where the processor multiplies it faster than fp32, casts included."""
     left, right = torch.randn(2048, 256), torch.randn(256, 1024)
-    fp32 = _seconds(lambda: left @ right)
-    bf16 = _seconds(lambda: left.bfloat16() @ right.bfloat16())
-    return "bf16" if bf16 < 0.8 * fp32 else "fp32"
+
+    def product(choice: Precision) -> Tensor:
+        return left @ right if choice == "fp32" else left.bfloat16() @ right.bfloat16()
+
+    choices: tuple[Precision, ...] = ("fp32", "bf16")
+    seconds = _shortest(choices, product)
+    return "bf16" if seconds["bf16"] < 0.8 * seconds["fp32"] else "fp32"
 
 
-def _seconds(work: Callable[[], object]) -> float:
-    """Shortest of several repetitions."""
-    work()
-    best = float("inf")
-    for _ in range(7):
-        started = time.perf_counter()
-        work()
-        best = min(best, time.perf_counter() - started)
-    return best
+def _shortest(choices: Iterable[Choice], work: Callable[[Choice], object]) -> dict[Choice, float]:
+    """Seconds that the work takes with each choice: the least of several rounds.
+
+    In each round all have their turn, so that a moment in which the machine is busy decides nothing.
+    """
+    seconds = dict.fromkeys(choices, math.inf)
+    for _ in range(ROUNDS):
+        for choice in seconds:
+            started = time.perf_counter()
+            work(choice)
+            seconds[choice] = min(seconds[choice], time.perf_counter() - started)
+    return seconds
 
 
 def limit_kernel_cache() -> None:
