@@ -508,7 +508,15 @@ def test_without_attention_every_choice_about_it_is_refused(kind: str, tmp_path:
         if name == "score":
             continue
         choices = get_args(type(section).model_fields[name].annotation)
-        other = choices[1] if choices else "true" if default is False else default + 1
+        match default:
+            case bool():
+                other = "true"
+            case float():
+                other = str(default / 2)
+            case int():
+                other = str(default + 1)
+            case _:
+                other = choices[1]
         found = problems(tmp_path, STOP, *score, f"model.decoder.attention.{name}={other}")
         assert [line for line in found if f"{name}: found {other}, but model.decoder.attention.score is none" in line]
 

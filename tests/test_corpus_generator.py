@@ -1,5 +1,6 @@
 """The quickstart corpus: Korean and English grammar against forms from a schoolbook, and the files as promised."""
 
+import itertools
 import subprocess
 import sys
 from pathlib import Path
@@ -10,7 +11,7 @@ from corpus.conjugation import Stem
 from corpus.dice import Dice
 from corpus.phrase import finish, phrase
 from corpus.sentences import sentence
-from corpus.split import SIZES
+from corpus.split import SIZES, UNSEEN
 
 ROOT = Path(__file__).parent.parent
 DATA = ROOT / "data" / "quickstart"
@@ -176,10 +177,14 @@ def test_sizes() -> None:
 
 def test_no_sentence_is_in_two_parts_on_either_side() -> None:
     for side in ("ko", "en"):
-        train, valid, test = (set(lines(f"{part}.{side}")) for part in PARTS)
-        assert not train & valid
-        assert not train & test
-        assert not valid & test
+        parts = [set(lines(f"{part}.{side}")) for part in (*PARTS, "unseen")]
+        for one, other in itertools.combinations(parts, 2):
+            assert not one & other
+
+
+def test_the_second_test_part_holds_as_many_different_sentences() -> None:
+    for side in ("ko", "en"):
+        assert len(set(lines(f"unseen.{side}"))) == len(lines(f"unseen.{side}")) == UNSEEN == SIZES["test"]
 
 
 def test_a_korean_sentence_has_one_translation() -> None:
@@ -196,8 +201,9 @@ def test_the_held_out_sentence() -> None:
     assert train["나는 선생님이다"] == "I am a teacher."
 
 
-def test_alignments_link_every_english_word_to_a_korean_one() -> None:
-    rows = zip(lines("test.ko"), lines("test.en"), lines("test.align"), strict=True)
+@pytest.mark.parametrize("part", ["test", "unseen"])
+def test_alignments_link_every_english_word_to_a_korean_one(part: str) -> None:
+    rows = zip(lines(f"{part}.ko"), lines(f"{part}.en"), lines(f"{part}.align"), strict=True)
     for ko, en, alignment in rows:
         links = [tuple(map(int, link.split("-"))) for link in alignment.split()]
         assert links == sorted(set(links))

@@ -7,6 +7,8 @@ from corpus.sentences import introductions, sentence
 
 SEED = 20
 SIZES = {"test": 400, "valid": 400, "train": 14_000}
+UNSEEN, UNSEEN_SEED = 400, 21
+"""A second test part, for comparisons whose settings were chosen by looking at the first."""
 HELD_OUT = "I am a student."
 """Never in the training part, in no style; in the plain one it opens the test part."""
 STYLES: tuple[Style, ...] = ("plain", "polite", "formal")
@@ -40,12 +42,26 @@ def build() -> dict[str, list[Pair]]:
     return parts
 
 
+def unseen(taken: set[str]) -> list[Pair]:
+    """Further sentences of the same grammar, of which neither side is `taken` or comes twice."""
+    dice, taken = Dice(UNSEEN_SEED), set(taken)
+    pairs: list[Pair] = []
+    while len(pairs) < UNSEEN:
+        pair = sentence(dice)
+        if pair.ko not in taken and pair.en not in taken:
+            taken |= {pair.ko, pair.en}
+            pairs.append(pair)
+    return pairs
+
+
 def files() -> dict[str, bytes]:
     """The content of each file of the corpus by its name."""
     parts = build()
+    parts["unseen"] = unseen({side for pairs in parts.values() for pair in pairs for side in (pair.ko, pair.en)})
     content = {}
     for name, pairs in parts.items():
         content[f"{name}.ko"] = [pair.ko for pair in pairs]
         content[f"{name}.en"] = [pair.en for pair in pairs]
-    content["test.align"] = [pair.alignment for pair in parts["test"]]
+    for name in ("test", "unseen"):
+        content[f"{name}.align"] = [pair.alignment for pair in parts[name]]
     return {name: "".join(line + "\n" for line in lines).encode() for name, lines in content.items()}

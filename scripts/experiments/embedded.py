@@ -18,7 +18,7 @@ from record import Record, Result
 from trainings import Training, carry_out_all
 
 NAME = "embedded"
-GOLD = "data/quickstart/test.align"
+GOLD = "data/quickstart/unseen.align"
 BUCKETS = buckets(1, 4, 5, 6, 7, 9)
 """Of source words."""
 
@@ -59,10 +59,12 @@ def details(sizes: Sequence[int]) -> Text:
     config = "[embedded.yaml](../scripts/experiments/embedded.yaml)"
     listed = ", ".join(map(str, sizes))
     return Text(
-        f"Korean to English, the test part of the embedded corpus ({listed} sentences by length in words); {config} "
+        f"Korean to English, the unseen part of the embedded corpus, by which nothing was chosen "
+        f"({listed} sentences by length in words); {config} "
         "with nothing but the kind of attention changed: 2,400 updates, seed 1, beam 3. The references are given, and "
         "each of their words is linked with the word that its first piece looked at most.",
-        f"한국어→영어, 내장 말뭉치의 테스트 부분(단어 수별 문장 수: {listed}). {config}에서 어텐션의 종류만 바꾸었다. "
+        f"한국어→영어, 어떤 설정을 고를 때도 쓰지 않은 내장 말뭉치의 unseen 부분(단어 수별 문장 수: {listed}). "
+        f"{config}에서 어텐션의 종류만 바꾸었다. "
         "2,400번 업데이트, 시드 1, 빔 3. 정답 번역을 주고 타깃 단어마다 첫 조각이 가장 많이 본 단어를 연결로 삼았다.",
     )
 
