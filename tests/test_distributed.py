@@ -225,8 +225,11 @@ def test_other_commands_are_not_for_several(
     from translate.cli import main
 
     monkeypatch.setenv("WORLD_SIZE", "2")
-    assert main(["eval", "--run", "nowhere"]) == 64
-    assert "2 processes were started, by torchrun it seems, but only `translate train`" in capsys.readouterr().err
+    assert main(["tokenize", "--run", "nowhere"]) == 64
+    assert (
+        "2 processes were started, by torchrun it seems, but only `train`, `eval` and `decode` know"
+        in capsys.readouterr().err
+    )
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="torchrun is tried on Linux")

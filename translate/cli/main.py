@@ -72,8 +72,8 @@ def _options(
 ) -> None:
     """Options for all commands."""
     count = os.environ.get("WORLD_SIZE", "1")
-    if count != "1" and context.invoked_subcommand != "train":
+    if count != "1" and context.invoked_subcommand not in ("train", "eval", "decode"):
         raise UsageError(
-            f"{count} processes were started, by torchrun it seems, but only `translate train` knows how to share its "
-            "work among several; run the other commands by themselves"
+            f"{count} processes were started, by torchrun it seems, but only `train`, `eval` and `decode` know how to "
+            "share their work among several; run the other commands by themselves"
         )

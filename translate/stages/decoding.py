@@ -1,6 +1,8 @@
 """translate decode: lines of text in, as many lines of translations out."""
 
+import os
 import time
+from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import closing, nullcontext
 from dataclasses import dataclass, field
@@ -13,14 +15,16 @@ from translate.bar import Bar, note
 from translate.config import Config
 from translate.decoding.aligner import Aligner
 from translate.decoding.scorer import Scorer
-from translate.decoding.translator import Translation, Translator
+from translate.decoding.translator import Translation
 from translate.device import resolve_for_use
 from translate.durable import creating, durable_file, durable_write
 from translate.errors import OutputError, StorageError, UsageError
 from translate.evaluation.alignment import pharaoh
 from translate.run import RunDirectory
+from translate.stages.sharing import SharedTranslator
 from translate.text.lines import count_lines, opened, parse_lines, read_lines
 from translate.training.checkpoint import load_model
+from translate.training.distributed import Ranks, in_contact, joined
 
 WARNINGS = 10
 """Lines without a translation that are named one by one."""
@@ -35,13 +39,15 @@ class DecodingReport:
     seconds: float = 0.0
     target: Path | None = None
     alignments: Path | None = None
+    mute: bool = False
+    """Whether another process speaks for this one."""
 
     def count(self, translations: Sequence[Translation]) -> None:
         """Note one more line of input."""
         self.lines += 1
         if not translations[0].found:
             self.failed.append(self.lines)
-            if len(self.failed) <= WARNINGS:
+            if len(self.failed) <= WARNINGS and not self.mute:
                 note(f"warning: line {self.lines}: the model gave no finite probabilities, its translation is empty")
 
     def summary(self) -> list[str]:
@@ -73,27 +79,48 @@ def decode(
     a line begins with the score and a tab. The file `alignments` gets the links of each line of `target` in Pharaoh
     format, and is there when all lines are. Raises DataError for what is not UTF-8: of a file before anything else is
     done, of a stream after the lines before it were written; and if alignments are asked of a model without attention.
-    BrokenPipeError goes up to the caller.
+    BrokenPipeError goes up to the caller. Under torchrun every process reads the file, and the first one writes.
     """
+    if os.environ.get("WORLD_SIZE", "1") != "1" and not (isinstance(source, Path) and source.is_file()):
+        raise UsageError("several processes cannot share a stream; give --input the name of a file")
     check_places(source, target, alignments)
+    with joined(config.device) as ranks, in_contact(ranks):
+        return _decode(run, source, target, config, scores, alignments, ranks)
+
+
+def _decode(
+    run: RunDirectory,
+    source: Path | BinaryIO,
+    target: Path | BinaryIO,
+    config: Config,
+    scores: bool,
+    alignments: Path | None,
+    ranks: Ranks,
+) -> DecodingReport:
     total = count_lines(source) if isinstance(source, Path) and source.is_file() else None
-    machine = resolve_for_use(config, run)
+    machine = resolve_for_use(config, run, ranks.on_this_machine)
     device = torch.device(machine.device)
     loaded = load_model(run, config.decode.weights, device)
     align = None
     if alignments is not None:
         decoder = loaded.config.model.decoder
         align = Aligner(loaded.model, loaded.tokenizer, decoder, config.decode.batch_size).own
-    translator = Translator(Scorer([loaded.model]), loaded.tokenizer, config.decode, device, align=align)
-    report = DecodingReport(target=target if isinstance(target, Path) else None, alignments=alignments)
+    translator = SharedTranslator(ranks, Scorer([loaded.model]), loaded.tokenizer, config.decode, device, align=align)
+    file = target if isinstance(target, Path) else None
+    report = DecodingReport(target=file, alignments=alignments, mute=not ranks.first)
     started = time.monotonic()
-    quiet = not isinstance(target, Path) and target.isatty()
+    quiet = not ranks.first or (not isinstance(target, Path) and target.isatty())
+    links = alignments if ranks.first else None
     with (
         closing(_lines(source)) as lines,
         nullcontext() if quiet else Bar(total, "decode", "lines") as bar,
-        nullcontext() if alignments is None else durable_file(alignments) as write_links,
+        nullcontext() if links is None else durable_file(links) as write_links,
     ):
-        write_output(target, _written(translator.translate(lines), scores, report, bar, write_links))
+        output = _written(translator.translate(lines), scores, report, bar, write_links)
+        if ranks.first:
+            write_output(target, output)
+        else:
+            deque(output, maxlen=0)
     report.seconds = time.monotonic() - started
     return report
 

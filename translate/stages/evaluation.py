@@ -27,9 +27,11 @@ from translate.durable import digest_bytes, digest_file, durable_json, durable_w
 from translate.evaluation.alignment import AlignmentScore, Gold, alignment_score, read_gold
 from translate.evaluation.scores import Scores, score
 from translate.run import RunDirectory
+from translate.stages.sharing import SharedTranslator
 from translate.stages.texts import Text, scored_texts
 from translate.text.lines import read_lines
 from translate.training.checkpoint import LoadedModel, load_model
+from translate.training.distributed import Ranks, in_contact, joined
 from translate.training.signals import Signals
 
 
@@ -120,29 +122,44 @@ def evaluate(
 
     With the file `gold` of word links, a line for each sentence pair, the links that the model's attention gives to
     sources and references are scored as well. Hypotheses and results are reused when weights, settings and text are the
-    same. Raises DataError for sides of different length, for gold links that do not fit the text, and for those of a
-    model without attention; MissingInputError for a split that the run does not have.
+    same. Under torchrun the text is shared out, and the first process writes. Raises DataError for sides of different
+    length, for gold links that do not fit the text, and for those of a model without attention; MissingInputError for a
+    split that the run does not have.
     """
+    with joined(config.device) as ranks, in_contact(ranks):
+        return _evaluate(run, config, split, source, reference, gold, ranks)
+
+
+def _evaluate(
+    run: RunDirectory,
+    config: Config,
+    split: str,
+    source: Path | None,
+    reference: Path | None,
+    gold: Path | None,
+    ranks: Ranks,
+) -> EvaluationReport:
     texts = scored_texts(run, config, split, source, reference)
     known = None if gold is None else read_gold(gold, [pair for text in texts for pair in text.pairs])
     if source is not None:
         split = texts[0].stem
     file = run.eval / f"{split}.json"
-    machine = resolve_for_use(config, run)
+    machine = resolve_for_use(config, run, ranks.on_this_machine)
     loaded = load_model(run, config.decode.weights, torch.device(machine.device))
     made_from = [_digest(text.src, loaded, config) for text in texts]
     digest = _result_digest(made_from, texts, known, config)
     earlier = _earlier_result(file, digest)
     if earlier is not None:
         return earlier
-    aligned = [] if known is None else _align_and_score(texts, known, loaded, config)
-    corpora, together = _translate_and_score(run, texts, made_from, loaded, config)
+    aligned = [] if known is None else _align_and_score(texts, known, loaded, config, ranks)
+    corpora, together = _translate_and_score(run, texts, made_from, loaded, config, ranks)
     corpora = [replace(corpus, alignment=each) for corpus, each in zip_longest(corpora, aligned)]
     facts = _facts(loaded, config, corpora)
     report = EvaluationReport(split, file, corpora, together, facts, reused=False)
     scores = {"together": together.to_json(), "alignment": report.alignment and report.alignment.to_json()}
     listed = {"corpora": [corpus.to_json() for corpus in corpora]}
-    durable_json(file, {"split": split, "digest": digest, **facts} | scores | listed)
+    if ranks.first:
+        durable_json(file, {"split": split, "digest": digest, **facts} | scores | listed)
     return report
 
 
@@ -179,20 +196,27 @@ def _earlier_result(file: Path, digest: str) -> EvaluationReport | None:
 
 
 def _translate_and_score(
-    run: RunDirectory, texts: Sequence[Text], made_from: Sequence[str], loaded: LoadedModel, config: Config
+    run: RunDirectory,
+    texts: Sequence[Text],
+    made_from: Sequence[str],
+    loaded: LoadedModel,
+    config: Config,
+    ranks: Ranks,
 ) -> tuple[list[CorpusResult], Scores]:
     """Each corpus by itself, then all of them as one."""
     corpora: list[CorpusResult] = []
     all_hyps: list[str] = []
-    with Signals() as signals, Bar(sum(len(text.src) for text in texts), "eval", "sentences") as bar:
-        translator = _translator(loaded, config, signals.check)
+    total = sum(len(text.src) for text in texts)
+    with Signals() as signals, Bar(total, "eval", "sentences", mute=not ranks.first) as bar:
+        translator = _translator(loaded, config, signals.check, ranks)
         for text, digest in zip(texts, made_from, strict=True):
             path = run.eval / f"{text.stem}.hyps"
             translated = _earlier_hyps(path, digest)
             if translated is None:
-                translated = _translate(text, path, digest, translator, bar)
+                translated = _translate(text, path, digest, translator, bar, ranks)
             else:
                 bar.advance(len(text.src))
+            ranks.wait()  # until they are written
             hyps = list(read_lines(path))
             corpora.append(CorpusResult(text.name, path.name, translated, score(hyps, text.refs, config.evaluate)))
             all_hyps += hyps
@@ -202,11 +226,11 @@ def _translate_and_score(
 
 
 def _align_and_score(
-    texts: Sequence[Text], gold: Sequence[Gold], loaded: LoadedModel, config: Config
+    texts: Sequence[Text], gold: Sequence[Gold], loaded: LoadedModel, config: Config, ranks: Ranks
 ) -> list[AlignmentScore]:
     """Each corpus: what the model looks at when its references are forced on it, against the gold links."""
     start, scores = 0, []
-    with Signals() as signals, Bar(len(gold), "align", "sentences") as bar:
+    with Signals() as signals, Bar(len(gold), "align", "sentences", mute=not ranks.first) as bar:
         decoder, batch_size = loaded.config.model.decoder, config.decode.batch_size
         aligner = Aligner(loaded.model, loaded.tokenizer, decoder, batch_size, signals.check)
         for text in texts:
@@ -224,10 +248,10 @@ def _summed(corpora: Sequence[CorpusResult]) -> AlignmentScore | None:
     return sum(found, AlignmentScore()) if found else None
 
 
-def _translator(loaded: LoadedModel, config: Config, check: Callable[[], None]) -> Translator:
+def _translator(loaded: LoadedModel, config: Config, check: Callable[[], None], ranks: Ranks) -> Translator:
     one = config.decode.model_copy(update={"n_best": 1})
     device = next(loaded.model.parameters()).device
-    return Translator(Scorer([loaded.model]), loaded.tokenizer, one, device, check)
+    return SharedTranslator(ranks, Scorer([loaded.model]), loaded.tokenizer, one, device, check)
 
 
 def _earlier_hyps(path: Path, made_from: str) -> Translated | None:
@@ -242,7 +266,7 @@ def _earlier_hyps(path: Path, made_from: str) -> Translated | None:
     return translated
 
 
-def _translate(text: Text, path: Path, made_from: str, translator: Translator, bar: Bar) -> Translated:
+def _translate(text: Text, path: Path, made_from: str, translator: Translator, bar: Bar, ranks: Ranks) -> Translated:
     """Translate a corpus into a file of hypotheses."""
     started = time.monotonic()
     failed, hyps = [], []
@@ -252,10 +276,12 @@ def _translate(text: Text, path: Path, made_from: str, translator: Translator, b
             failed.append(line)
         bar.advance(1)
     data = "".join(f"{hyp}\n" for hyp in hyps).encode()
-    durable_write(path, data)
+    if ranks.first:
+        durable_write(path, data)
     seconds = round(time.monotonic() - started, 3)
     translated = Translated(made_from, digest_bytes(data), len(hyps), failed, seconds)
-    durable_json(_record(path), asdict(translated))
+    if ranks.first:
+        durable_json(_record(path), asdict(translated))
     return translated
 
 
