@@ -125,7 +125,7 @@ def test_whoever_only_uses_a_run_leaves_it_as_it_is(tmp_path: Path) -> None:
         json.dumps({**STORED, "threads": 0}),
         json.dumps({**STORED, "threads": True}),
         json.dumps({**STORED, "threads": 1.0}),
-        json.dumps({**STORED, "precision": "fp16"}),
+        json.dumps({**STORED, "precision": "fp8"}),
         json.dumps({**STORED, "precision": ["fp32"]}),
         json.dumps({**STORED, "matmul": None}),
         json.dumps({**STORED, "batch_tokens": 4096}),
@@ -161,18 +161,22 @@ def test_a_gpu_that_is_not_there_is_refused(tmp_path: Path, monkeypatch: pytest.
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.parametrize(("supported", "precision"), [(True, "bf16"), (False, "fp32")])
-def test_a_gpu_computes_in_bf16_if_it_can(
+@pytest.mark.parametrize(("supported", "precision"), [(True, "bf16"), (False, "fp16")])
+def test_a_gpu_computes_in_bf16_if_it_can_and_else_in_fp16(
     supported: bool, precision: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda: supported)
+    monkeypatch.setattr(
+        torch.cuda, "is_bf16_supported", lambda *, including_emulation: supported and not including_emulation
+    )
     machine = resolve("auto", "auto", "auto", "auto", tmp_path / "machine.json")
     assert (machine.device, machine.precision, machine.threads) == ("cuda", precision, 1)
     assert resolve("auto", "fp32", 1, "highest") == Machine("cuda", "fp32", 1, "highest")
 
 
-@pytest.mark.parametrize(("precision", "dtype"), [("fp32", torch.float32), ("bf16", torch.bfloat16)])
+@pytest.mark.parametrize(
+    ("precision", "dtype"), [("fp32", torch.float32), ("bf16", torch.bfloat16), ("fp16", torch.float16)]
+)
 def test_products_run_in_the_chosen_format_and_weights_stay(precision: Any, dtype: torch.dtype) -> None:
     layer, x = torch.nn.Linear(3, 2), torch.randn(4, 3)
     with Machine("cpu", precision, 1, "highest").autocast():

@@ -8,6 +8,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import torch
 
 import translate.stages.forecast
 import translate.training.loop
@@ -20,11 +21,10 @@ from translate.run import RunDirectory
 from translate.stages.forecast import Forecast, forecast
 from translate.stages.tokenization import tokenize
 from translate.stages.training import train
-from translate.text.batches import Update
 from translate.training import memory
 from translate.training.checkpoint import CheckpointList, Learner
+from translate.training.feed import Fed
 from translate.training.loop import Loop
-from translate.training.micro_batches import padded
 from translate.training.progress import Validation
 from translate.training.validation import Validator
 
@@ -58,8 +58,8 @@ def restart(monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
 
         monkeypatch.setattr(owner, name, costly)
 
-    def learning(_: Loop, update: Update) -> float:
-        return float(sum(batch.tokens for _, batch in update.parts))
+    def learning(_: Loop, fed: Fed) -> float:
+        return float(fed.tokens)
 
     costing(Loop, "update", learning)
     costing(Validator, "loss", lambda self, *_: 0.1 * float(self.split.tgt_lengths.sum()))
@@ -104,6 +104,28 @@ def test_time_is_reckoned_from_where_the_run_stands(corpus: Path, run: RunDirect
     ended = forecast(tiny_config(corpus, max_steps=10, **rest), run, 100.0)
     assert ended.updates == 0
     assert ended.seconds == pytest.approx(0.0, abs=400)
+
+
+@pytest.mark.parametrize(("alone", "processes"), [(0.65, None), (0.75, 2)])
+def test_a_process_a_core_is_named_where_it_would_be_faster(
+    alone: float, processes: int | None, corpus: Path, run: RunDirectory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One thread is as fast as `alone` says, two are 1; three quarters of twice that are to be more than 1.05."""
+    late = 0.0
+    update = Loop.update
+
+    def costly(self: Loop, fed: Fed) -> None:
+        nonlocal late
+        update(self, fed)
+        late += fed.tokens / (alone if torch.get_num_threads() == 1 else 1.0)
+
+    monkeypatch.setattr(Loop, "update", costly)
+    monkeypatch.setattr(translate.stages.forecast, "time", SimpleNamespace(monotonic=lambda: time.monotonic() + late))
+    found = forecast(tiny_config(corpus, threads=2), run, 3000.0)
+    assert found.processes == processes
+    assert any("torchrun --nproc-per-node 2 -m translate train" in line for line in found.summary()) == bool(processes)
+    assert found.tokens_per_second == pytest.approx(1.0, rel=0.02)
+    assert torch.get_num_threads() == 2
 
 
 def test_an_epoch_has_as_many_updates_as_it_turns_out(corpus: Path, run: RunDirectory) -> None:
@@ -181,19 +203,19 @@ def test_the_largest_micro_batch_is_among_the_probes(
     batch_tokens: int, passes: int, corpus: Path, run: RunDirectory, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Twice where an update has several: then the gradients of one are there while another passes."""
-    seen: list[Update] = []
+    seen: list[Fed] = []
     update = Loop.update
 
-    def recorded(self: Loop, of: Update) -> None:
+    def recorded(self: Loop, of: Fed) -> None:
         seen.append(of)
         update(self, of)
 
     monkeypatch.setattr(Loop, "update", recorded)
     forecast(tiny_config(corpus, batch_tokens=batch_tokens), run, 0.01)
-    sizes = [[padded(batch) for _, batch in of.parts] for of in seen]
+    sizes = [[batch.src.ids.numel() + batch.tgt_in.ids.numel() for _, batch in of.parts] for of in seen]
     assert len(sizes[0]) == passes
     assert min(sizes[0]) >= max(size for later in sizes[1:] for size in later)
-    assert len({id(batch) for _, batch in seen[0].parts}) == 1
+    assert len({str(batch.src.ids.tolist()) for _, batch in seen[0].parts}) == 1
 
 
 def files(root: Path) -> dict[str, bytes]:
@@ -243,6 +265,7 @@ def test_summary() -> None:
         gpu=None,
         batch_tokens=2048,
         tokens_per_second=4738.2,
+        processes=None,
         epoch_updates=1140,
         epoch_seconds=366.0,
         end="train.max_steps (15000)",

@@ -20,8 +20,9 @@ from tests.tiny import tiny_config, tiny_corpus, train_in_child
 from translate.errors import DataError, Interrupted
 from translate.run import RunDirectory
 from translate.stages.training import train
-from translate.text.batches import Batch, Turn, Update
+from translate.text.batches import Turn
 from translate.training.checkpoint import CheckpointList
+from translate.training.feed import Fed
 from translate.training.loop import Loop
 from translate.training.loss import Objective, TensorBatch
 from translate.training.tensorfile import TensorFile
@@ -33,7 +34,7 @@ UPDATE = {"event", "step", "epoch", "tokens", "loss", "lr", "grad_norm", "tokens
 class Seen:
     """One update as the recorder saw it."""
 
-    batches: list[Batch]
+    batches: list[TensorBatch]
     loss: float = 0.0
     norm: float = 0.0
     """Of the gradient, before it is clipped."""
@@ -81,7 +82,7 @@ def plant(patch: pytest.MonkeyPatch) -> Recorder:
         found.loops.append(self)
         return train_(self)
 
-    def recorded_update(self: Loop, of: Update) -> None:
+    def recorded_update(self: Loop, of: Fed) -> None:
         nonlocal now
         now = Seen([batch for _, batch in of.parts])
         found.before(self.progress.step + 1)
@@ -98,7 +99,7 @@ def plant(patch: pytest.MonkeyPatch) -> Recorder:
                 loss = fault(loop, loss)
         return loss, tokens
 
-    def recorded_norm(self: Loop) -> float:
+    def recorded_norm(self: Loop) -> Tensor:
         now.norm = norm_of(self)
         return norm(self)
 
@@ -236,8 +237,9 @@ def test_every_pair_is_learnt_from_once_an_epoch_also_across_interruptions(
     assert 3 < first_epoch < 11 < report.progress.step
     for number, update in enumerate(recorder.updates, 1):
         for batch in update.batches:
+            src_in, tgt_in = batch.src, batch.tgt_in
             for src, src_length, tgt, length in zip(
-                batch.src, batch.src_lengths, batch.tgt_in, batch.tgt_lengths, strict=True
+                src_in.ids, src_in.lengths, tgt_in.ids, tgt_in.lengths, strict=True
             ):
                 pieces = "".join(tokenizer.pieces_src(src[: src_length - 1].tolist())).replace("▁", " ").strip()
                 used[pieces, tokenizer.decode_tgt(tgt[1:length].tolist())] += 1

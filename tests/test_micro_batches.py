@@ -303,7 +303,7 @@ def kill_at(step: int) -> None:
     """Plant a death in the update after `step`."""
     original = Loop.gradient_norm
 
-    def dying(self: Loop) -> float:
+    def dying(self: Loop) -> Tensor:
         if self.progress.step == step:
             os.kill(os.getpid(), signal.SIGKILL)
         return original(self)

@@ -105,7 +105,8 @@ def test_there_are_no_moments_before_the_first_update() -> None:
 def loop(tied: nn.Module, clip: float) -> Any:
     """As much of a loop as clipping looks at."""
     train = TrainConfig(clip=clip, max_steps=1)
-    return SimpleNamespace(config=SimpleNamespace(train=train), learner=SimpleNamespace(model=tied))
+    parts = {"learner": SimpleNamespace(model=tied), "guard": SimpleNamespace(scale=None)}
+    return SimpleNamespace(config=SimpleNamespace(train=train), **parts)
 
 
 @pytest.mark.parametrize("clip", [0.5, 3.0, 1e6, 0.0])
@@ -116,7 +117,7 @@ def test_the_gradient_is_clipped_to_the_norm_and_keeps_its_direction(clip: float
         parameter.grad = torch.tensor(given[name])
     norm = math.sqrt(sum(float((gradient**2).sum()) for gradient in given.values()))
     assert norm > 3.0
-    assert Loop.gradient_norm(loop(tied, clip)) == pytest.approx(norm, rel=1e-12)  # the norm before clipping
+    assert Loop.gradient_norm(loop(tied, clip)).item() == pytest.approx(norm, rel=1e-12)  # the norm before clipping
     factor = min(1.0, clip / norm) if clip else 1.0
     for name, parameter in tied.named_parameters():
         assert parameter.grad is not None

@@ -119,7 +119,7 @@ def test_every_part_of_an_update_is_seen_as_often_as_it_is_done(report: Profilin
 def test_a_slow_part_is_found(corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     norm = Loop.gradient_norm
 
-    def slow(loop: Loop) -> float:
+    def slow(loop: Loop) -> torch.Tensor:
         time.sleep(0.2)
         return norm(loop)
 

@@ -23,7 +23,7 @@ from translate.durable import durable_json
 from translate.errors import ConfigError, DataError
 from translate.run import RunDirectory
 
-Precision = Literal["fp32", "bf16"]
+Precision = Literal["fp32", "bf16", "fp16"]
 MatmulBackend = Literal["highest", "medium"]
 Choice = TypeVar("Choice")
 
@@ -53,9 +53,13 @@ class Machine:
 
     def autocast(self) -> contextlib.AbstractContextManager[object]:
         """Context in which matrix products run in the chosen number format; weights stay in fp32."""
-        if self.precision == "fp32":
-            return contextlib.nullcontext()
-        return torch.autocast(self.device, dtype=torch.bfloat16)
+        match self.precision:
+            case "fp32":
+                return contextlib.nullcontext()
+            case "bf16":
+                return torch.autocast(self.device, dtype=torch.bfloat16)
+            case "fp16":
+                return torch.autocast(self.device, dtype=torch.float16)
 
     def describe(self) -> str:
         """One line for the log."""
@@ -119,10 +123,10 @@ def resolve_for_training(config: Config, run: RunDirectory, sharing: int, *, rem
     )
 
 
-def resolve_for_use(config: Config, run: RunDirectory) -> Machine:
+def resolve_for_use(config: Config, run: RunDirectory, sharing: int | None = None) -> Machine:
     """What a trained run is used with: its own choices, but in fp32, and nothing is remembered."""
-    train = config.train
-    return resolve(config.device, "fp32", train.threads, train.matmul, run.machine_file, remember=False)
+    train, stored = config.train, run.machine_file
+    return resolve(config.device, "fp32", train.threads, train.matmul, stored, remember=False, sharing=sharing)
 
 
 def _read(stored: Path) -> Machine | None:
@@ -154,7 +158,7 @@ def _measure(
     sharing: int,
 ) -> Machine:
     if target.type == "cuda":
-        best: Precision = "bf16" if torch.cuda.is_bf16_supported() else "fp32"
+        best: Precision = "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp16"
         chosen = 1 if threads == "auto" else threads
         backend = "medium" if matmul == "auto" else matmul
         return Machine("cuda", best if precision == "auto" else precision, chosen, backend, sharing)
@@ -226,6 +230,12 @@ def _shortest(choices: Iterable[Choice], work: Callable[[Choice], object]) -> di
             work(choice)
             seconds[choice] = min(seconds[choice], time.perf_counter() - started)
     return seconds
+
+
+def same_bits_every_time() -> None:
+    """Let PyTorch take deterministic kernels only, and fail where there is none. Works until the first product."""
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # what cuBLAS needs to be so
+    torch.use_deterministic_algorithms(True)
 
 
 def limit_kernel_cache() -> None:

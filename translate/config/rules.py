@@ -31,7 +31,8 @@ CHANGES: dict[ChangeKind, tuple[str, ...]] = {
         *("train.keep_last", "train.average", "train.log_every", "train.tensorboard", "train.recompute"),
     ),
     "warned": (
-        *("device", "train.threads", "train.precision", "train.matmul", "train.batch_tokens", "train.distributed"),
+        *("device", "train.threads", "train.precision", "train.matmul", "train.batch_tokens", "train.deterministic"),
+        "train.distributed",
     ),
     "refused": (
         *("seed", "data.train", "data.valid", "data.normalization", "data.cleaning", "tokenizer", "model"),

@@ -121,12 +121,14 @@ class TrainConfig(Section):
     """Real target tokens that pass through the model at once; `auto` is the whole update, or as much as fits."""
     recompute: bool = False
     """Compute activations again in the backward pass instead of keeping them: less memory, more time."""
-    precision: Literal["auto", "fp32", "bf16"] = "auto"
-    """Number format of matrix products; weights and optimizer stay in fp32."""
+    precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
+    """Number format of matrix products; weights and optimizer stay in fp32. fp16 is for GPUs that have no bf16."""
     matmul: Literal["auto", "highest", "medium"] = "auto"
     """PyTorch's setting for fp32 matrix products on CPU; `auto` takes `medium` where it is faster and as exact."""
     threads: Threads | Auto = "auto"
     """CPU threads."""
+    deterministic: bool = False
+    """On a GPU: only kernels that give the same bits every time, so that a run goes on bit for bit; slower."""
     distributed: Literal["ddp", "fsdp"] = "ddp"
     """Under torchrun: each process holds the whole model, or shards of it that are gathered layer by layer."""
     max_steps: Size | None = None

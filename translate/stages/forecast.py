@@ -15,26 +15,22 @@ from pathlib import Path
 
 import torch
 
-from translate.bar import Bar, duration
+from translate.bar import duration
 from translate.config import Config, DecodeConfig, TrainConfig
-from translate.device import resolve_for_training, tune_allocator
+from translate.device import tune_allocator
 from translate.errors import UsageError
 from translate.models.seq2seq import Seq2Seq
-from translate.run import EventLog, RunDirectory
-from translate.stages.tokenization import tokenize
-from translate.stages.training import announce, build_learner, compare, restore, validator_of
+from translate.run import RunDirectory
+from translate.stages.rehearsal import rehearsal
+from translate.stages.training import validator_of
 from translate.text.arrays import Sequences
-from translate.text.batches import BatchPlan, Update
-from translate.text.encoded import EncodedSplit, data_digest, load_split
-from translate.text.tokenizer import Tokenizer
+from translate.text.batches import Update
+from translate.text.encoded import EncodedSplit
 from translate.training import memory
-from translate.training.checkpoint import Learner, newest_sound
-from translate.training.curves import Curves
 from translate.training.distributed import Ranks
 from translate.training.loop import Loop
-from translate.training.micro_batches import MicroBatches, Trial, fitting, worst_case
-from translate.training.progress import Progress, Validation
-from translate.training.signals import Signals
+from translate.training.micro_batches import worst_case
+from translate.training.progress import Progress
 from translate.training.tensorfile import NO_DIGEST
 from translate.training.validation import Validator
 
@@ -42,6 +38,8 @@ WARM = 2
 """Updates before the clock is started."""
 LOSS_SAMPLE = 200
 """Validation pairs whose loss is measured."""
+KEPT = 0.75
+"""What is left of the speed of two processes when they exchange gradients (a Transformer of 10 M weights, by gloo)."""
 SLICES = 3
 """Batches of validation sentences that are translated, of short, middling and long ones."""
 
@@ -60,6 +58,8 @@ class Forecast:
     batch_tokens: int
     tokens_per_second: float
     """Real target tokens learnt from."""
+    processes: int | None
+    """Processes of one thread each that look faster than this one with as many; None where they do not."""
     epoch_updates: int
     epoch_seconds: float
     end: str | None
@@ -82,6 +82,7 @@ class Forecast:
             f"forecast from step {self.step}, by {self.probed} updates that were not kept",
             f"memory: {known}{gpu}",
             f"speed: {self.tokens_per_second:,.0f} target tokens a second, {self.batch_tokens:,} at once",
+            *self._torchrun(),
             f"an epoch: {self.epoch_updates:,} updates in {duration(self.epoch_seconds)}",
         ]
         if self.end is None:
@@ -97,6 +98,11 @@ class Forecast:
         )
         return lines
 
+    def _torchrun(self) -> list[str]:
+        if self.processes is None:
+            return []
+        return [f"a process a core may be faster: torchrun --nproc-per-node {self.processes} -m translate train …"]
+
 
 def forecast(config: Config, run: RunDirectory, seconds: float) -> Forecast:
     """Probe a training for about `seconds`, from its newest checkpoint if it has one. Tokenizes first if need be."""
@@ -106,37 +112,13 @@ def forecast(config: Config, run: RunDirectory, seconds: float) -> Forecast:
     if config.train.init_from is not None and not run.checkpoint_list.exists():
         RunDirectory.open(Path(config.train.init_from))
     with run.create().locked():
-        loop = _prepared(config, run)
+        loop = rehearsal(config, run)
         start = replace(loop.progress)
         memory.forget_peak()
         _make_worst_update(loop)
         rate, probed = _learning_speed(loop, seconds)
-        return _reckoned(loop, start, rate, probed, _validation_seconds(loop))
-
-
-def _prepared(config: Config, run: RunDirectory) -> Loop:
-    """The training as it would begin, but for everything it would write."""
-    saved, _ = newest_sound(run)
-    if saved is not None:
-        compare(saved, config, run, Ranks())
-    tokenize(config, run)
-    machine = resolve_for_training(config, run, 1, remember=False)
-    learner, objective = build_learner(config, Tokenizer.open(run.tokenizer), machine, Ranks(), fresh=saved is None)
-    log = EventLog(run.log_file, mute=True)
-    restore(learner, log, saved, run)
-    announce(learner, machine, saved, Ranks())
-    plan = BatchPlan(load_split(run, "train"), config.seed, config.train.update_tokens)
-    micro_batches, trial = MicroBatches(machine, None), Trial(learner, objective, machine)
-    first = learner.progress.step + 1
-    micro_batches.settle(config.train.batch_tokens, first, lambda: fitting(trial, plan, Ranks()))
-    facts = {"data_digest": data_digest(run)}
-    curves, bar = Curves(run, False, 0), Bar(None, "", "", mute=True)
-    parts = (learner, objective, plan, micro_batches, _no_validation, log, facts, curves, Signals(), bar)
-    return Loop(run, config, machine, *parts)
-
-
-def _no_validation(learner: Learner, _: object) -> Validation:
-    raise AssertionError("a forecast validates by itself")
+        processes = _processes(loop, rate, seconds / 4)
+        return _reckoned(loop, start, rate, probed, processes, _validation_seconds(loop))
 
 
 def _make_worst_update(loop: Loop) -> None:
@@ -144,7 +126,7 @@ def _make_worst_update(loop: Loop) -> None:
     tokens = loop.micro_batches.at(loop.progress.step + 1)
     worst = worst_case(loop.plan, tokens)
     parts = [(0, worst), (1, worst)] if tokens < loop.plan.update_tokens else [(0, worst)]
-    loop.update(Update(sum(batch.tokens for _, batch in parts), parts))
+    loop.update(loop.feed.on_device(Update(sum(batch.tokens for _, batch in parts), parts)))
 
 
 def _learning_speed(loop: Loop, seconds: float) -> tuple[float, int]:
@@ -155,6 +137,17 @@ def _learning_speed(loop: Loop, seconds: float) -> tuple[float, int]:
     while (taken := _now(loop) - started) < seconds or loop.progress.step == step:
         loop.next_update()
     return (loop.progress.tokens - tokens) / max(taken, 1e-9), loop.progress.step - step
+
+
+def _processes(loop: Loop, rate: float, seconds: float) -> int | None:
+    """As many as there are threads, if one alone is fast enough for that."""
+    threads = loop.machine.threads
+    if loop.machine.device != "cpu" or threads == 1:
+        return None
+    torch.set_num_threads(1)
+    alone, _ = _learning_speed(loop, seconds)
+    torch.set_num_threads(threads)
+    return threads if KEPT * threads * alone > 1.05 * rate else None
 
 
 def _now(loop: Loop) -> float:
@@ -246,7 +239,9 @@ def _multiples(of: int, first: int, last: int) -> int:
     return last // of - first // of
 
 
-def _reckoned(loop: Loop, start: Progress, rate: float, probed: int, validation: float) -> Forecast:
+def _reckoned(
+    loop: Loop, start: Progress, rate: float, probed: int, processes: int | None, validation: float
+) -> Forecast:
     """Put together what was measured; the training stands at `start`, the loop has gone on from there."""
     train, plan, device = loop.config.train, loop.plan, torch.device(loop.machine.device)
     size = checkpoint_bytes(loop)
@@ -261,6 +256,7 @@ def _reckoned(loop: Loop, start: Progress, rate: float, probed: int, validation:
         gpu=torch.cuda.max_memory_reserved(device) if device.type == "cuda" else None,
         batch_tokens=loop.micro_batches.at(start.step + 1),
         tokens_per_second=rate,
+        processes=processes,
         epoch_updates=round(epoch / update),
         epoch_seconds=epoch / rate,
         end=end,

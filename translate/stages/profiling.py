@@ -10,25 +10,14 @@ from typing import Any
 import torch
 from torch.profiler import ProfilerActivity, profile
 
-from translate.bar import Bar, note
 from translate.config import Config
-from translate.device import Machine, resolve_for_training, tune_allocator
+from translate.device import Machine, tune_allocator
 from translate.durable import durable_text, durable_write
 from translate.errors import UsageError
-from translate.run import EventLog, RunDirectory
-from translate.stages.tokenization import tokenize
-from translate.stages.training import build_learner
-from translate.text.batches import BatchPlan
-from translate.text.encoded import load_split
-from translate.text.tokenizer import Tokenizer
-from translate.training.checkpoint import Learner
-from translate.training.curves import Curves
-from translate.training.distributed import Ranks
+from translate.run import RunDirectory
+from translate.stages.rehearsal import rehearsal
 from translate.training.loop import Loop
 from translate.training.loss import TensorBatch
-from translate.training.micro_batches import MicroBatches, Trial, fitting
-from translate.training.progress import Validation
-from translate.training.signals import Signals
 from translate.training.stopwatch import Place, Stopwatch
 
 WARM_UP, TIMED, TRACED = 3, 10, 2
@@ -86,7 +75,7 @@ class ProfilingReport:
 
 
 def profile_training(config: Config, run: RunDirectory) -> ProfilingReport:
-    """Time a few updates with fresh weights, and trace some more. Does a missing or stale tokenize first.
+    """Time a few updates from where the training stands, and trace some more. Does a missing or stale tokenize first.
 
     Writes RUN/profile/ and nothing else: no checkpoint, no log, no choice of the machine.
     """
@@ -95,13 +84,10 @@ def profile_training(config: Config, run: RunDirectory) -> ProfilingReport:
     os.environ.setdefault("KINETO_LOG_LEVEL", "9")  # the profiler's library would announce itself
     tune_allocator()
     with run.create().locked():
-        tokenized = tokenize(config, run)
-        for line in [] if tokenized.skipped else tokenized.summary()[:-1]:
-            note(line)
-        loop = _loop(config, run)
+        loop = rehearsal(config, run)
+        loop.feed.thread = None  # what a thread does meanwhile would be nobody's time
         machine, size = loop.machine, sum(parameter.numel() for parameter in loop.learner.model.parameters())
         title = f"{size / 1e6:.2f} M weights on {machine.describe()}"
-        note(f"profiling {title}")
         stopwatch = Stopwatch(torch.cuda.synchronize if machine.device == "cuda" else lambda: None)
         with stopwatch.timing(_places(loop)):
             _updates(loop, WARM_UP, stopwatch)
@@ -115,24 +101,6 @@ def profile_training(config: Config, run: RunDirectory) -> ProfilingReport:
         report = ProfilingReport(title, parts, _operators(traced, machine), tokens, run.profile)
         _write(report, traced)
         return report
-
-
-def _loop(config: Config, run: RunDirectory) -> Loop:
-    """The loop of a new training that leaves nothing behind."""
-    machine = resolve_for_training(config, run, 1, remember=False)
-    learner, objective = build_learner(config, Tokenizer.open(run.tokenizer), machine, Ranks(), fresh=True)
-    plan = BatchPlan(load_split(run, "train"), config.seed, config.train.update_tokens)
-    micro_batches = MicroBatches(machine, None)
-    trial = Trial(learner, objective, machine)
-    micro_batches.settle(config.train.batch_tokens, 1, lambda: fitting(trial, plan, Ranks()))
-    log, curves, bar = EventLog(run.log_file, mute=True), Curves(run, False, 0), Bar(None, "", "", mute=True)
-    facts: dict[str, str] = {}
-    parts = (learner, objective, plan, micro_batches, _no_validation, log, facts, curves, Signals(), bar)
-    return Loop(run, config, machine, *parts)
-
-
-def _no_validation(learner: Learner, check: object) -> Validation:
-    raise AssertionError("only updates are made here")
 
 
 def _places(loop: Loop) -> list[Place]:

@@ -11,7 +11,7 @@ from torch import nn
 from translate.bar import Bar, note
 from translate.config import Config
 from translate.config.rules import differences
-from translate.device import Machine, resolve_for_training, tune_allocator
+from translate.device import Machine, resolve_for_training, same_bits_every_time, tune_allocator
 from translate.errors import CheckpointError, ConfigError
 from translate.models import build_model
 from translate.models.seq2seq import Seq2Seq
@@ -26,6 +26,7 @@ from translate.training.checkpoint import Learner, load_model, load_weights, new
 from translate.training.compiled import kernels_in
 from translate.training.curves import Curves
 from translate.training.distributed import Ranks, in_contact, joined
+from translate.training.guard import LossScale
 from translate.training.loop import Loop
 from translate.training.loss import Objective
 from translate.training.micro_batches import MicroBatches, Trial, fitting
@@ -141,10 +142,15 @@ def build_learner(
     model.encoder.recompute = model.decoder.recompute = config.train.recompute
     if fresh and config.train.init_from is not None:
         _start_from(RunDirectory.open(Path(config.train.init_from)), config, model, tokenizer)
-    compiled = machine.device == "cuda" and (ranks.count == 1 or config.train.distributed == "ddp")
+    deterministic = config.train.deterministic and machine.device == "cuda"
+    if deterministic:
+        same_bits_every_time()
+    shards = ranks.count > 1 and config.train.distributed == "fsdp"
+    compiled = machine.device == "cuda" and not shards and not deterministic
     objective = ranks.spread(Objective(model, config.train.label_smoothing, compiled), config.train.distributed)
     ema = MovingAverage(model, config.train.ema) if config.train.ema else None
-    return Learner(model, build_optimizer(model, config.train), ema, tokenizer, Progress()), objective
+    scale = LossScale(torch.device(machine.device)) if machine.precision == "fp16" else None
+    return Learner(model, build_optimizer(model, config.train), ema, tokenizer, Progress(), scale), objective
 
 
 def _start_from(other: RunDirectory, config: Config, model: Seq2Seq, tokenizer: Tokenizer) -> None:

@@ -24,6 +24,7 @@ from translate.run import RunDirectory
 from translate.text.tokenizer import Tokenizer
 from translate.training.averaging import MovingAverage, Weights, mean_of
 from translate.training.distributed import part_of, whole
+from translate.training.guard import LossScale
 from translate.training.optimizer import moments, restore_moments
 from translate.training.progress import Progress
 from translate.training.tensorfile import TensorFile, lend_tensors, write_tensors
@@ -41,6 +42,8 @@ class Learner:
     ema: MovingAverage | None
     tokenizer: Tokenizer
     progress: Progress
+    scale: LossScale | None = None
+    """Of the loss, in fp16."""
 
     def tensors(self) -> dict[str, Tensor]:
         """All tensors of a checkpoint by name; tied weights stand once."""
@@ -56,7 +59,11 @@ class Learner:
         fill(self.model, saved, "model.")
         self.progress = Progress.from_json(json.loads(saved.metadata["progress"]))
         history = {name.removeprefix("optimizer."): saved.tensor(name) for name in saved.names("optimizer.")}
-        restore_moments(self.model, self.optimizer, history, self.progress.step)
+        missed = 0
+        if self.scale is not None and "loss_scale" in saved.metadata:
+            self.scale.restore(json.loads(saved.metadata["loss_scale"]))
+            missed = round(float(self.scale.missed))
+        restore_moments(self.model, self.optimizer, history, self.progress.step - missed)
         if self.ema is not None:
             for name, tensor in weights_of(saved, self.model, "ema.").items():
                 self.ema.weights[name] = part_of(tensor, self.ema.weights[name])
@@ -153,6 +160,8 @@ def save_checkpoint(
         "versions": json.dumps({"translate": translate.__version__, "torch": torch.__version__}),
         **facts,
     }
+    if learner.scale is not None:
+        metadata["loss_scale"] = json.dumps(learner.scale.to_json())
     step = learner.progress.step
     path = run.checkpoints / f"step-{step:08}.safetensors"
     if not write:

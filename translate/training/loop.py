@@ -11,18 +11,20 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from translate.bar import Bar, duration
 from translate.config import Config
 from translate.device import Machine
 from translate.errors import DataError, Interrupted, TryAgainError, is_out_of_memory
 from translate.run import EventLog, RunDirectory
-from translate.text.batches import BatchPlan, Update
+from translate.text.batches import BatchPlan
 from translate.training.checkpoint import Learner, save_checkpoint
 from translate.training.curves import Curves
 from translate.training.distributed import Ranks, whole
-from translate.training.loss import TensorBatch, packs
+from translate.training.feed import Fed, Feed
+from translate.training.guard import LEAST, Guard
+from translate.training.loss import packs
 from translate.training.micro_batches import MicroBatches
 from translate.training.optimizer import set_lr
 from translate.training.progress import Validation
@@ -31,6 +33,20 @@ from translate.training.signals import Signals
 
 Validate = Callable[[Learner, Callable[[], None]], Validation]
 """Looks at the validation text; calls its second argument often, which raises when a signal has come."""
+READ_TOGETHER = {"cpu": 1, "cuda": 20}
+"""Updates whose losses are read from the device together: reading one waits until the device has nothing left to do."""
+
+
+@dataclass(frozen=True)
+class Reading:
+    """What the device knows of an update, not read yet."""
+
+    step: int
+    tokens: int
+    loss: Tensor
+    """Summed over this rank's tokens."""
+    norm: Tensor
+    """Of the gradient."""
 
 
 @dataclass
@@ -55,10 +71,13 @@ class Loop:
     ranks: Ranks = Ranks()  # noqa: RUF009 - a constant
     heard: int | None = None
     """The signal that any rank had got when the clocks were last compared."""
+    unread: list[Reading] = field(default_factory=list)
     saved: tuple[int, int] = (0, 0)
     """Step and number of validations of the newest checkpoint."""
     rate: float = 0.0
     """Target tokens a second, lately."""
+    norm: float = 0.0
+    """Of the last gradient that was read."""
     taken: bool = False
     """Whether the present update has begun to change the weights."""
     clock: float = field(default_factory=time.monotonic)
@@ -67,7 +86,10 @@ class Loop:
         self.progress = self.learner.progress
         self.saved = self.position()
         self.saved_at = self.progress.seconds
-        self.packed = packs(self.learner.model, self.machine)
+        device = torch.device(self.machine.device)
+        packed = packs(self.learner.model, self.machine)
+        self.feed = Feed(self.plan, device, packed, self.ranks.number, self.ranks.count)
+        self.guard = Guard(self.learner.optimizer, self.learner.scale)
 
     def train(self) -> str:
         """Go on until there is a reason to stop, and return it. Raises Interrupted after saving, on a signal."""
@@ -75,6 +97,7 @@ class Loop:
             while True:
                 reason = self.progress.stop_reason(self.config.train)
                 if self.validation_due(reason):
+                    self.read()
                     self.note_validation(self.validate(self.learner, self.check))
                     reason = reason or self.progress.stop_reason(self.config.train)
                 if self.save_due(reason):
@@ -109,6 +132,7 @@ class Loop:
 
     def save(self, *, scheduled: bool) -> None:
         """Write a checkpoint that remembers how far the log had come."""
+        self.read()
         self.tick()
         self.curves.flush()
         facts = {**self.facts, "log": json.dumps(self.log.position()), "ranks": str(self.ranks.count)}
@@ -148,9 +172,9 @@ class Loop:
         """One update, or none if memory runs out: then the same one comes again, in smaller micro-batches."""
         step = self.progress.step + 1
         tokens = self.micro_batches.at(step)
-        update = self.plan.update(self.progress.turn, tokens, self.ranks.number, self.ranks.count)
+        fed = self.feed.update(self.progress.turn, tokens)
         try:
-            self.update(update)
+            self.update(fed)
         except Exception as error:
             if not is_out_of_memory(error):
                 raise
@@ -158,19 +182,19 @@ class Loop:
             if self.micro_batches.changes(step):
                 self.log.append("memory", step=step, batch_tokens=tokens)
             return
-        self.halve(step, update)  # here, where the error no longer holds on to what filled the memory
+        self.halve(step, fed)  # here, where the error no longer holds on to what filled the memory
 
-    def halve(self, step: int, update: Update) -> None:
+    def halve(self, step: int, fed: Fed) -> None:
         """Take smaller micro-batches from this update on; ends the run where the update cannot be done again."""
         self.learner.optimizer.zero_grad(set_to_none=True)
         if self.machine.device == "cuda":
             torch.cuda.empty_cache()
-        if all(len(batch.indices) <= 1 for _, batch in update.parts):
+        if fed.pairs <= 1:
             raise TryAgainError(
                 f"step {step}: out of memory with one pair at a time; make room, or set train.recompute to true, or "
                 "choose a smaller model"
             )
-        tokens = self.micro_batches.halve(step, max(batch.tokens for _, batch in update.parts))
+        tokens = self.micro_batches.halve(step, fed.largest)
         if self.taken or self.ranks.count > 1:  # the weights may be new already; the others wait for our gradients
             raise TryAgainError(
                 f"step {step}: out of memory; the same command goes on from the last checkpoint, from this step on "
@@ -181,39 +205,62 @@ class Loop:
             "ever"
         )
 
-    def update(self, update: Update) -> None:
+    def update(self, fed: Fed) -> None:
         """One optimizer step on the micro-batches of an update. A signal or a bad loss leaves the weights alone."""
         learner, step, started = self.learner, self.progress.step + 1, time.monotonic()
         self.taken = False
         self.objective.train()
         learner.optimizer.zero_grad(set_to_none=True)
-        total = 0.0
-        for place, batch in update.parts:
+        total = torch.zeros((), dtype=torch.float64, device=self.machine.device)
+        for place, batch in fed.parts:
             self.check()
             learner.model.key_randomness(self.config.seed, step, place)
-            with self.machine.autocast(), self.ranks.exchange(self.objective, now=place == update.parts[-1][0]):
-                loss, _ = self.objective(TensorBatch.of(batch, torch.device(self.machine.device), self.packed))
-                (loss * self.ranks.count / update.tokens).backward()  # ranks take the mean of their gradients
-            total += loss.item()
-        (total,) = self.ranks.total(total)
+            with self.machine.autocast(), self.ranks.exchange(self.objective, now=place == fed.parts[-1][0]):
+                loss, _ = self.objective(batch)
+                # Ranks take the mean of their gradients.
+                (self.guard.scaled(loss) * self.ranks.count / fed.tokens).backward()
+            total += loss.detach()
         norm = self.gradient_norm()
-        self.refuse_nonfinite(step, total / update.tokens, norm)
+        self.unread.append(Reading(step, fed.tokens, total, norm))
+        if len(self.unread) >= READ_TOGETHER[self.machine.device] or step % self.config.train.log_every == 0:
+            self.read()
         lr = lr_at(step, self.config.train, learner.model.decoder.width, self.progress.scores(self.config.train.best))
         set_lr(learner.optimizer, lr)
         self.taken = True
+        self.guard.stop(total, norm)
         learner.optimizer.step()
         if learner.ema is not None:
             learner.ema.update(learner.model, step)
-        self.advance(step, update.tokens, total, norm, lr, time.monotonic() - started)
+        self.advance(step, fed.tokens, lr, time.monotonic() - started)
 
-    def gradient_norm(self) -> float:
+    def gradient_norm(self) -> Tensor:
         """Clip the gradient, and return the norm it had."""
-        limit = self.config.train.clip or math.inf
-        return float(whole(nn.utils.clip_grad_norm_(self.learner.model.parameters(), limit, foreach=True)))
+        parameters = list(self.learner.model.parameters())
+        if self.guard.scale is not None:
+            self.guard.scale.divide(p.grad for p in parameters if p.grad is not None)
+        return whole(nn.utils.clip_grad_norm_(parameters, self.config.train.clip or math.inf, foreach=True))
+
+    def read(self) -> None:
+        """Take in what the device knows of the updates since the last time. Raises DataError if one was not made."""
+        if not self.unread:
+            return
+        losses = self.ranks.total(*(float(reading.loss) for reading in self.unread))
+        for reading, loss in zip(self.unread, losses, strict=True):
+            norm = float(reading.norm)
+            self.refuse_nonfinite(reading.step, loss / reading.tokens, norm)
+            if math.isfinite(norm):
+                self.norm = norm
+            self.progress.logged_loss += loss
+            self.progress.logged_tokens += reading.tokens
+        self.unread.clear()
 
     def refuse_nonfinite(self, step: int, loss: float, norm: float) -> None:
-        """Stop before the update when the loss or the gradient is not a number."""
-        if math.isfinite(loss) and math.isfinite(norm):
+        """Stop before the update when the loss or the gradient is not a number.
+
+        In fp16 a gradient may be too large for the scale of the loss: then the update was left out, and all goes on.
+        """
+        scale = self.guard.scale
+        if math.isfinite(loss) and (math.isfinite(norm) or (scale is not None and float(scale.scale) >= LEAST)):
             return
         newest = f"the newest checkpoint is of step {self.saved[0]}" if self.saved[0] else "there is no checkpoint yet"
         what = f"the loss is {loss}" if not math.isfinite(loss) else f"the norm of the gradient is {norm}"
@@ -223,23 +270,21 @@ class Loop:
             "a smaller train.clip, or train.precision=fp32"
         )
 
-    def advance(self, step: int, tokens: int, loss: float, norm: float, lr: float, seconds: float) -> None:
+    def advance(self, step: int, tokens: int, lr: float, seconds: float) -> None:
         """Move on to the next update of the plan and tell about this one."""
         progress = self.progress
         progress.step = step
         progress.tokens += tokens
-        progress.logged_loss += loss
-        progress.logged_tokens += tokens
         progress.turn = self.plan.after(progress.turn)
         self.tick()
         self.rate = tokens / seconds if self.rate == 0 else 0.95 * self.rate + 0.05 * tokens / seconds
-        mean = progress.logged_loss / progress.logged_tokens
+        mean = progress.logged_loss / max(1, progress.logged_tokens)
         shown = {"loss": f"{mean:.3f}", "lr": f"{lr:.2e}", "tokens_per_second": f"{self.rate:,.0f}"}
         if self.config.train.max_minutes is not None:
             shown["training_ends_in"] = duration(max(0.0, 60 * self.config.train.max_minutes - progress.seconds))
         self.bar.advance(1, **shown)
         if step % self.config.train.log_every == 0:
-            figures = {"loss": mean, "lr": lr, "grad_norm": norm, "tokens_per_second": round(self.rate)}
+            figures = {"loss": mean, "lr": lr, "grad_norm": self.norm, "tokens_per_second": round(self.rate)}
             self.log.append("update", step=step, epoch=progress.turn.epoch, tokens=progress.tokens, **figures)
             self.curves.draw(step, **figures)
             progress.logged_loss, progress.logged_tokens = 0.0, 0

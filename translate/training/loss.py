@@ -49,7 +49,7 @@ class TensorBatch:
 
 def packs(model: Seq2Seq, machine: Machine) -> bool:
     """Whether micro-batches go to the model packed: where there is a kernel for that."""
-    return machine.device == "cuda" and machine.precision == "bf16" and model.reads_packed
+    return machine.device == "cuda" and machine.precision != "fp32" and model.reads_packed
 
 
 def _padded(ids: Array, lengths: Array, device: torch.device) -> Tokens:

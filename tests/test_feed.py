@@ -1,0 +1,57 @@
+"""Updates ahead of time are those that are asked for."""
+
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+import torch
+
+from tests.tiny import tiny_config, tiny_corpus
+from translate.run import RunDirectory
+from translate.stages.tokenization import tokenize
+from translate.text.batches import BatchPlan, Turn
+from translate.text.encoded import load_split
+from translate.training.feed import Fed, Feed
+
+CPU = torch.device("cpu")
+
+
+@pytest.fixture(scope="module")
+def plan(tmp_path_factory: pytest.TempPathFactory) -> BatchPlan:
+    root = tmp_path_factory.mktemp("feed")
+    run = RunDirectory(root / "run").create()
+    tokenize(tiny_config(tiny_corpus(root / "text")), run)
+    return BatchPlan(load_split(run, "train"), 1, 120)
+
+
+def content(fed: Fed) -> list[object]:
+    parts = [(place, batch.src.ids.tolist(), batch.tgt_out.tolist(), batch.tokens) for place, batch in fed.parts]
+    return [fed.tokens, fed.largest, fed.pairs, parts]
+
+
+def plainly(plan: BatchPlan, turn: Turn, tokens: int) -> list[object]:
+    update = plan.update(turn, tokens)
+    parts = [
+        (place, b.src.tolist(), [i for i in b.tgt_out.ravel().tolist() if i], b.tokens) for place, b in update.parts
+    ]
+    most, pairs = max(b.tokens for _, b in update.parts), max(len(b.indices) for _, b in update.parts)
+    return [update.tokens, most, pairs, parts]
+
+
+def test_a_thread_ahead_gives_what_is_asked_for(plan: BatchPlan) -> None:
+    """In order, with another size of micro-batches from some update on, and after going back."""
+    feed = Feed(plan, CPU, False, 0, 1)
+    feed.thread = ThreadPoolExecutor(1)
+    turn, turns = Turn(), []
+    for number in range(14):
+        turns.append(turn)
+        tokens = 50 if number < 6 else 25
+        assert content(feed.update(turn, tokens)) == plainly(plan, turn, tokens)
+        turn = plan.after(turn)
+    for turn in (turns[2], turns[3], turns[9]):
+        assert content(feed.update(turn, 25)) == plainly(plan, turn, 25)
+
+
+def test_each_rank_is_fed_its_own_part(plan: BatchPlan) -> None:
+    both = [Feed(plan, CPU, False, rank, 2).update(Turn(), 30) for rank in range(2)]
+    assert {place for fed in both for place, _ in fed.parts} == set(range(sum(len(fed.parts) for fed in both)))
+    assert sum(batch.tokens for fed in both for _, batch in fed.parts) == both[0].tokens == both[1].tokens
