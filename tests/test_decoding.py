@@ -24,7 +24,7 @@ from translate.errors import DataError, MissingInputError, OutputError, StorageE
 from translate.evaluation.alignment import pharaoh
 from translate.models.seq2seq import Seq2Seq
 from translate.run import RunDirectory
-from translate.stages import decoding
+from translate.stages import decoding, sharing
 from translate.stages.decoding import decode
 from translate.text.tokenizer import EOS, Tokenizer
 from translate.training.checkpoint import LoadedModel
@@ -57,7 +57,7 @@ class FakeRun:
 @pytest.fixture
 def fake(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> FakeRun:
     fake = FakeRun(tmp_path / "run")
-    monkeypatch.setattr(decoding, "load_model", fake.load)
+    monkeypatch.setattr(sharing, "load_model", fake.load)
     return fake
 
 
@@ -260,7 +260,7 @@ def looking(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> LoadedModel:
     tokenizer = learnt(vocab_size=300)
     model, part = untrained("rnn", tokenizer)
     loaded = LoadedModel(model, tokenizer, tiny_config(tmp_path).model_copy(update={"model": part}), 7, "these")
-    monkeypatch.setattr(decoding, "load_model", lambda *_: loaded)
+    monkeypatch.setattr(sharing, "load_model", lambda *_: loaded)
     return loaded
 
 

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 import translate.device
-from translate.device import Machine, limit_kernel_cache, pick_device, resolve
+from translate.device import Machine, limit_kernel_cache, pick_device, resolve, same_bits
 from translate.errors import ConfigError, DataError
 
 STORED: dict[str, Any] = {
@@ -261,3 +261,22 @@ def test_kernel_cache_is_limited_unless_somebody_knows_better(monkeypatch: pytes
     limit_kernel_cache()
     assert os.environ["ONEDNN_PRIMITIVE_CACHE_CAPACITY"] == "7"
     assert os.environ["LRU_CACHE_CAPACITY"] == "16"
+
+
+def test_the_same_bits_are_asked_of_pytorch_for_a_while(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("CUBLAS_WORKSPACE_CONFIG", raising=False)
+    with same_bits(False):
+        assert not torch.are_deterministic_algorithms_enabled()
+    with same_bits(True):
+        assert torch.are_deterministic_algorithms_enabled()
+        assert os.environ["CUBLAS_WORKSPACE_CONFIG"] == ":4096:8"
+    assert not torch.are_deterministic_algorithms_enabled()
+
+
+def test_a_kernel_that_is_not_deterministic_is_named() -> None:
+    said = "cumsum_cuda is not deterministic, but you set 'torch.use_deterministic_algorithms(True)'. You can turn"
+    with pytest.raises(ConfigError, match=r"train\.deterministic: .*\(cumsum_cuda .*set it to false"), same_bits(True):
+        raise RuntimeError(said)
+    assert not torch.are_deterministic_algorithms_enabled()
+    with pytest.raises(RuntimeError, match="another"), same_bits(True):
+        raise RuntimeError("another")

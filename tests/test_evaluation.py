@@ -19,7 +19,7 @@ from translate.evaluation.alignment import Gold, alignment_score
 from translate.evaluation.scores import score
 from translate.models.seq2seq import Seq2Seq
 from translate.run import RunDirectory
-from translate.stages import evaluation
+from translate.stages import evaluation, hypotheses, sharing
 from translate.stages.evaluation import evaluate
 from translate.text.encoded import LAYOUT
 from translate.text.tokenizer import Tokenizer
@@ -75,7 +75,7 @@ class FakeRun:
 def fake(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> FakeRun:
     fake = FakeRun(tmp_path / "run")
     fake.add_split("test", news=NEWS)
-    monkeypatch.setattr(evaluation, "load_model", fake.load)
+    monkeypatch.setattr(sharing, "load_model", fake.load)
     return fake
 
 
@@ -190,19 +190,19 @@ def test_damaged_results_are_made_again(fake: FakeRun, damage: str) -> None:
 
 def test_a_stopped_evaluation_keeps_what_it_has(fake: FakeRun, monkeypatch: pytest.MonkeyPatch) -> None:
     fake.add_split("test", news=NEWS, talks=TALKS)
-    real = evaluation._translate
+    real = hypotheses.translate_into
 
-    def interrupted(text: Any, *rest: Any) -> Any:
-        if text.name == "talks":
+    def interrupted(path: Path, *rest: Any) -> Any:
+        if "talks" in path.name:
             raise Interrupted(143, "stopped")
-        return real(text, *rest)
+        return real(path, *rest)
 
-    monkeypatch.setattr(evaluation, "_translate", interrupted)
+    monkeypatch.setattr(evaluation, "translate_into", interrupted)
     with pytest.raises(Interrupted):
         evaluate(fake.directory, fake.config)
     assert fake.translated == 3
     assert files(fake.directory) == ["test.news.hyps", "test.news.hyps.json"]
-    monkeypatch.setattr(evaluation, "_translate", real)
+    monkeypatch.setattr(evaluation, "translate_into", real)
     evaluate(fake.directory, fake.config)
     assert fake.translated == 2
 
@@ -270,7 +270,7 @@ class LookingRun(FakeRun):
 def looking(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> LookingRun:
     fake = LookingRun(tmp_path / "run")
     fake.add_split("test", **PARTS)
-    monkeypatch.setattr(evaluation, "load_model", fake.load)
+    monkeypatch.setattr(sharing, "load_model", fake.load)
     return fake
 
 
@@ -313,9 +313,11 @@ def test_error_rates_are_reused_with_the_rest(looking: LookingRun, tmp_path: Pat
     other = evaluate(looking.directory, looking.config, gold=gold_file(tmp_path, [*GOLD[:-1], "0-1"]))
     assert not other.reused
     assert [each.translated for each in other.corpora] == [each.translated for each in first.corpora]
-    without = evaluate(looking.directory, looking.config)
-    assert not without.reused
-    assert json.loads(without.file.read_text(encoding="utf-8"))["alignment"] is None
+    without = evaluate(looking.directory, looking.config)  # asks for none, and does not lose the one that is there
+    assert without.reused
+    assert without.alignment == other.alignment
+    scored = changed(looking.config, "evaluate", lowercase=True)
+    assert evaluate(looking.directory, scored).alignment is None
 
 
 def test_gold_links_of_a_pair_of_files(looking: LookingRun, tmp_path: Path) -> None:

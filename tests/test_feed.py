@@ -1,6 +1,9 @@
 """Updates ahead of time are those that are asked for."""
 
+import threading
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import pytest
 import torch
@@ -8,7 +11,7 @@ import torch
 from tests.tiny import tiny_config, tiny_corpus
 from translate.run import RunDirectory
 from translate.stages.tokenization import tokenize
-from translate.text.batches import BatchPlan, Turn
+from translate.text.batches import BatchPlan, Turn, Update
 from translate.text.encoded import load_split
 from translate.training.feed import Fed, Feed
 
@@ -28,8 +31,8 @@ def content(fed: Fed) -> list[object]:
     return [fed.tokens, fed.largest, fed.pairs, parts]
 
 
-def plainly(plan: BatchPlan, turn: Turn, tokens: int) -> list[object]:
-    update = plan.update(turn, tokens)
+def plainly(plan: Callable[..., Update], turn: Turn, tokens: int) -> list[object]:
+    update = plan(turn, tokens)
     parts = [
         (place, b.src.tolist(), [i for i in b.tgt_out.ravel().tolist() if i], b.tokens) for place, b in update.parts
     ]
@@ -37,18 +40,31 @@ def plainly(plan: BatchPlan, turn: Turn, tokens: int) -> list[object]:
     return [update.tokens, most, pairs, parts]
 
 
-def test_a_thread_ahead_gives_what_is_asked_for(plan: BatchPlan) -> None:
+def test_a_thread_ahead_gives_what_is_asked_for(plan: BatchPlan, monkeypatch: pytest.MonkeyPatch) -> None:
     """In order, with another size of micro-batches from some update on, and after going back."""
-    feed = Feed(plan, CPU, False, 0, 1)
-    feed.thread = ThreadPoolExecutor(1)
+    feed, asked = Feed(plan, CPU, False, 0, 1), []
+    feed.thread = ThreadPoolExecutor(1, thread_name_prefix="feed")
+    update = plan.update
+
+    def counted(*given: Any) -> Update:
+        asked.append(threading.current_thread().name)
+        return update(*given)
+
+    monkeypatch.setattr(plan, "update", counted)
     turn, turns = Turn(), []
     for number in range(14):
         turns.append(turn)
         tokens = 50 if number < 6 else 25
-        assert content(feed.update(turn, tokens)) == plainly(plan, turn, tokens)
+        fed = feed.update(turn, tokens)
+        assert content(fed) == plainly(update, turn, tokens)
         turn = plan.after(turn)
+        assert fed.after == turn
     for turn in (turns[2], turns[3], turns[9]):
-        assert content(feed.update(turn, 25)) == plainly(plan, turn, 25)
+        assert content(feed.update(turn, 25)) == plainly(update, turn, 25)
+    feed.thread.shutdown()
+    assert {name.partition("_")[0] for name in asked} == {"feed"}
+    # The first, the one of another size and the three after going back were not foreseen; turns[3] was.
+    assert len(asked) == 17 + 1 + 3
 
 
 def test_each_rank_is_fed_its_own_part(plan: BatchPlan) -> None:

@@ -121,11 +121,14 @@ def test_a_process_a_core_is_named_where_it_would_be_faster(
 
     monkeypatch.setattr(Loop, "update", costly)
     monkeypatch.setattr(translate.stages.forecast, "time", SimpleNamespace(monotonic=lambda: time.monotonic() + late))
-    found = forecast(tiny_config(corpus, threads=2), run, 3000.0)
+    chosen = {"device": "cpu", "precision": "fp32", "threads": 2, "matmul": "highest"}
+    run.create().machine_file.write_text(json.dumps(chosen), encoding="utf-8")
+    found = forecast(tiny_config(corpus, threads="auto"), run, 3000.0)
     assert found.processes == processes
     assert any("torchrun --nproc-per-node 2 -m translate train" in line for line in found.summary()) == bool(processes)
     assert found.tokens_per_second == pytest.approx(1.0, rel=0.02)
     assert torch.get_num_threads() == 2
+    assert forecast(tiny_config(corpus, threads=2), run, 100.0).processes is None  # nobody asked for another number
 
 
 def test_an_epoch_has_as_many_updates_as_it_turns_out(corpus: Path, run: RunDirectory) -> None:

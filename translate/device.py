@@ -10,7 +10,7 @@ import json
 import math
 import os
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, TypeVar, get_args
@@ -232,10 +232,33 @@ def _shortest(choices: Iterable[Choice], work: Callable[[Choice], object]) -> di
     return seconds
 
 
-def same_bits_every_time() -> None:
-    """Let PyTorch take deterministic kernels only, and fail where there is none. Works until the first product."""
-    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # what cuBLAS needs to be so
+@contextlib.contextmanager
+def same_bits(wanted: bool) -> Iterator[None]:
+    """Let PyTorch take deterministic kernels only, if that is wanted. Raises ConfigError where there is none.
+
+    To be entered before the first product: cuBLAS looks into the environment once.
+    """
+    if not wanted:
+        yield
+        return
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     torch.use_deterministic_algorithms(True)
+    try:
+        yield
+    except RuntimeError as error:
+        if "use_deterministic_algorithms" not in str(error):
+            raise
+        raise ConfigError(
+            f"train.deterministic: PyTorch has no such kernel for this model ({str(error).partition('. ')[0]}); "
+            "set it to false, or choose another model"
+        ) from error
+    finally:
+        torch.use_deterministic_algorithms(False)
+
+
+def deterministic(config: Config) -> bool:
+    """Whether `same_bits` is wanted here: on a GPU, if the config says so; a CPU gives the same bits anyway."""
+    return config.train.deterministic and pick_device(config.device).type == "cuda"
 
 
 def limit_kernel_cache() -> None:

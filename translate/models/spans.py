@@ -43,6 +43,11 @@ class Spans:
         return packed(context.transpose(1, 2), of)
 
 
+def has_kernel() -> bool:
+    """Whether this GPU has the kernel for sequences of different length: from compute capability 8.0 on."""
+    return torch.cuda.get_device_capability() >= (8, 0)
+
+
 def unpacked(x: Tensor, layout: Tokens | Memory) -> Tensor:
     """(N, ...) -> (B, L, ...), zeros where there is no token."""
     assert layout.rows is not None

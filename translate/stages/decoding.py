@@ -21,9 +21,8 @@ from translate.durable import creating, durable_file, durable_write
 from translate.errors import OutputError, StorageError, UsageError
 from translate.evaluation.alignment import pharaoh
 from translate.run import RunDirectory
-from translate.stages.sharing import SharedTranslator
+from translate.stages.sharing import SharedTranslator, load_together
 from translate.text.lines import count_lines, opened, parse_lines, read_lines
-from translate.training.checkpoint import load_model
 from translate.training.distributed import Ranks, in_contact, joined
 
 WARNINGS = 10
@@ -84,7 +83,7 @@ def decode(
     if os.environ.get("WORLD_SIZE", "1") != "1" and not (isinstance(source, Path) and source.is_file()):
         raise UsageError("several processes cannot share a stream; give --input the name of a file")
     check_places(source, target, alignments)
-    with joined(config.device) as ranks, in_contact(ranks):
+    with joined(config.device) as ranks, in_contact(ranks, "run the same command again"):
         return _decode(run, source, target, config, scores, alignments, ranks)
 
 
@@ -100,7 +99,7 @@ def _decode(
     total = count_lines(source) if isinstance(source, Path) and source.is_file() else None
     machine = resolve_for_use(config, run, ranks.on_this_machine)
     device = torch.device(machine.device)
-    loaded = load_model(run, config.decode.weights, device)
+    loaded = load_together(run, config.decode.weights, device, ranks)
     align = None
     if alignments is not None:
         decoder = loaded.config.model.decoder

@@ -6,8 +6,7 @@ RUN/eval/test[.CORPUS].hyps.json what they were made from; the same again is not
 """
 
 import json
-import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from importlib.metadata import version
 from itertools import zip_longest
@@ -21,29 +20,18 @@ from translate.bar import Bar
 from translate.config import Config
 from translate.decoding.aligner import Aligner
 from translate.decoding.scorer import Scorer
-from translate.decoding.translator import Translator
 from translate.device import resolve_for_use
-from translate.durable import digest_bytes, digest_file, durable_json, durable_write
+from translate.durable import digest_bytes, durable_json
 from translate.evaluation.alignment import AlignmentScore, Gold, alignment_score, read_gold
 from translate.evaluation.scores import Scores, score
 from translate.run import RunDirectory
-from translate.stages.sharing import SharedTranslator
+from translate.stages.hypotheses import Translated, earlier_hyps, intact, read_json, translate_into
+from translate.stages.sharing import SharedTranslator, load_together, shared_links
 from translate.stages.texts import Text, scored_texts
 from translate.text.lines import read_lines
-from translate.training.checkpoint import LoadedModel, load_model
+from translate.training.checkpoint import LoadedModel
 from translate.training.distributed import Ranks, in_contact, joined
 from translate.training.signals import Signals
-
-
-@dataclass(frozen=True)
-class Translated:
-    """Hypotheses in the run: what they were made from, what they are, and how long it took."""
-
-    made_from: str
-    sha256: str
-    sentences: int
-    failed: list[int]
-    seconds: float
 
 
 @dataclass(frozen=True)
@@ -126,7 +114,7 @@ def evaluate(
     length, for gold links that do not fit the text, and for those of a model without attention; MissingInputError for a
     split that the run does not have.
     """
-    with joined(config.device) as ranks, in_contact(ranks):
+    with joined(config.device) as ranks, in_contact(ranks, "run the same command again"):
         return _evaluate(run, config, split, source, reference, gold, ranks)
 
 
@@ -145,11 +133,11 @@ def _evaluate(
         split = texts[0].stem
     file = run.eval / f"{split}.json"
     machine = resolve_for_use(config, run, ranks.on_this_machine)
-    loaded = load_model(run, config.decode.weights, torch.device(machine.device))
+    loaded = load_together(run, config.decode.weights, torch.device(machine.device), ranks)
     made_from = [_digest(text.src, loaded, config) for text in texts]
-    digest = _result_digest(made_from, texts, known, config)
-    earlier = _earlier_result(file, digest)
-    if earlier is not None:
+    digest, gold_digest = _result_digest(made_from, texts, config), _gold_digest(known)
+    earlier = _earlier_result(file, digest, gold_digest)
+    if not ranks.any(earlier is None) and earlier is not None:
         return earlier
     aligned = [] if known is None else _align_and_score(texts, known, loaded, config, ranks)
     corpora, together = _translate_and_score(run, texts, made_from, loaded, config, ranks)
@@ -159,7 +147,8 @@ def _evaluate(
     scores = {"together": together.to_json(), "alignment": report.alignment and report.alignment.to_json()}
     listed = {"corpora": [corpus.to_json() for corpus in corpora]}
     if ranks.first:
-        durable_json(file, {"split": split, "digest": digest, **facts} | scores | listed)
+        digests = {"digest": digest, "gold_digest": gold_digest}
+        durable_json(file, {"split": split} | digests | facts | scores | listed)
     return report
 
 
@@ -170,19 +159,26 @@ def _digest(src: Sequence[str], loaded: LoadedModel, config: Config) -> str:
     return digest_bytes(json.dumps([facts, list(src)]).encode())
 
 
-def _result_digest(made_from: Sequence[str], texts: Sequence[Text], gold: Sequence[Gold] | None, config: Config) -> str:
-    """Digest of all that decides scores: hypotheses, references, gold links, how they are scored."""
+def _result_digest(made_from: Sequence[str], texts: Sequence[Text], config: Config) -> str:
+    """Digest of all that decides scores: hypotheses, references, how they are scored."""
     references = [[text.name, text.stem, list(text.refs)] for text in texts]
     facts = [list(made_from), references, config.evaluate.model_dump(), version("sacrebleu")]
-    if gold is not None:
-        facts.append([[sorted(each.sure), sorted(each.possible)] for each in gold])
     return digest_bytes(json.dumps(facts).encode())
 
 
-def _earlier_result(file: Path, digest: str) -> EvaluationReport | None:
-    """The result in `file`, if it is that of the same inputs and its hypotheses are still there."""
-    value = _read_json(file)
-    if value is None or value.get("digest") != digest:
+def _gold_digest(gold: Sequence[Gold] | None) -> str | None:
+    if gold is None:
+        return None
+    return digest_bytes(json.dumps([[sorted(each.sure), sorted(each.possible)] for each in gold]).encode())
+
+
+def _earlier_result(file: Path, digest: str, gold_digest: str | None) -> EvaluationReport | None:
+    """The result in `file`, if it is that of the same inputs and its hypotheses are still there.
+
+    Who asks for no error rate of alignments gets the one that is there, so that it is not lost.
+    """
+    value = read_json(file)
+    if value is None or value.get("digest") != digest or gold_digest not in (None, value.get("gold_digest")):
         return None
     try:
         corpora = [CorpusResult.from_json(corpus) for corpus in value.pop("corpora")]
@@ -190,7 +186,7 @@ def _earlier_result(file: Path, digest: str) -> EvaluationReport | None:
         del value["alignment"]
     except (KeyError, TypeError):  # edited, or from another version
         return None
-    if not all(_intact(file.parent / corpus.hyps, corpus.translated.sha256) for corpus in corpora):
+    if not all(intact(file.parent / corpus.hyps, corpus.translated.sha256) for corpus in corpora):
         return None
     return EvaluationReport(value["split"], file, corpora, together, value, reused=True)
 
@@ -208,12 +204,14 @@ def _translate_and_score(
     all_hyps: list[str] = []
     total = sum(len(text.src) for text in texts)
     with Signals() as signals, Bar(total, "eval", "sentences", mute=not ranks.first) as bar:
-        translator = _translator(loaded, config, signals.check, ranks)
+        one = config.decode.model_copy(update={"n_best": 1})
+        device = next(loaded.model.parameters()).device
+        translator = SharedTranslator(ranks, Scorer([loaded.model]), loaded.tokenizer, one, device, signals.check)
         for text, digest in zip(texts, made_from, strict=True):
             path = run.eval / f"{text.stem}.hyps"
-            translated = _earlier_hyps(path, digest)
-            if translated is None:
-                translated = _translate(text, path, digest, translator, bar, ranks)
+            translated = earlier_hyps(path, digest)
+            if ranks.any(translated is None) or translated is None:
+                translated = translate_into(path, digest, text.src, translator, bar)
             else:
                 bar.advance(len(text.src))
             ranks.wait()  # until they are written
@@ -234,10 +232,7 @@ def _align_and_score(
         decoder, batch_size = loaded.config.model.decoder, config.decode.batch_size
         aligner = Aligner(loaded.model, loaded.tokenizer, decoder, batch_size, signals.check)
         for text in texts:
-            links = []
-            for found in aligner.forced(text.pairs):
-                links.append(found)
-                bar.advance(1)
+            links = shared_links(aligner, text.pairs, ranks, lambda: bar.advance(1))
             scores.append(alignment_score(links, gold[start : start + len(links)]))
             start += len(links)
     return scores
@@ -246,43 +241,6 @@ def _align_and_score(
 def _summed(corpora: Sequence[CorpusResult]) -> AlignmentScore | None:
     found = [corpus.alignment for corpus in corpora if corpus.alignment is not None]
     return sum(found, AlignmentScore()) if found else None
-
-
-def _translator(loaded: LoadedModel, config: Config, check: Callable[[], None], ranks: Ranks) -> Translator:
-    one = config.decode.model_copy(update={"n_best": 1})
-    device = next(loaded.model.parameters()).device
-    return SharedTranslator(ranks, Scorer([loaded.model]), loaded.tokenizer, one, device, check)
-
-
-def _earlier_hyps(path: Path, made_from: str) -> Translated | None:
-    """Hypotheses made before from the same inputs."""
-    value = _read_json(_record(path))
-    try:
-        translated = Translated(**value) if value is not None else None
-    except TypeError:  # edited, or from another version
-        return None
-    if translated is None or translated.made_from != made_from or not _intact(path, translated.sha256):
-        return None
-    return translated
-
-
-def _translate(text: Text, path: Path, made_from: str, translator: Translator, bar: Bar, ranks: Ranks) -> Translated:
-    """Translate a corpus into a file of hypotheses."""
-    started = time.monotonic()
-    failed, hyps = [], []
-    for line, translations in enumerate(translator.translate(text.src), start=1):
-        hyps.append(translations[0].text)
-        if not translations[0].found:
-            failed.append(line)
-        bar.advance(1)
-    data = "".join(f"{hyp}\n" for hyp in hyps).encode()
-    if ranks.first:
-        durable_write(path, data)
-    seconds = round(time.monotonic() - started, 3)
-    translated = Translated(made_from, digest_bytes(data), len(hyps), failed, seconds)
-    if ranks.first:
-        durable_json(_record(path), asdict(translated))
-    return translated
 
 
 def _facts(loaded: LoadedModel, config: Config, corpora: Sequence[CorpusResult]) -> dict[str, Any]:
@@ -303,20 +261,3 @@ def _facts(loaded: LoadedModel, config: Config, corpora: Sequence[CorpusResult])
 
 def _score_lines(scores: Scores, alignment: AlignmentScore | None) -> list[str]:
     return [str(each) for each in (scores.bleu, scores.chrf, scores.ter, alignment) if each is not None]
-
-
-def _record(hyps: Path) -> Path:
-    return hyps.with_name(f"{hyps.name}.json")
-
-
-def _intact(path: Path, sha256: str) -> bool:
-    return path.is_file() and digest_file(path) == sha256
-
-
-def _read_json(path: Path) -> dict[str, Any] | None:
-    """A JSON object of ours; None when it is not there or not readable, so that it is made anew."""
-    try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return None
-    return value if isinstance(value, dict) else None

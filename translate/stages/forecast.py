@@ -17,7 +17,7 @@ import torch
 
 from translate.bar import duration
 from translate.config import Config, DecodeConfig, TrainConfig
-from translate.device import tune_allocator
+from translate.device import deterministic, same_bits, tune_allocator
 from translate.errors import UsageError
 from translate.models.seq2seq import Seq2Seq
 from translate.run import RunDirectory
@@ -39,7 +39,7 @@ WARM = 2
 LOSS_SAMPLE = 200
 """Validation pairs whose loss is measured."""
 KEPT = 0.75
-"""What is left of the speed of two processes when they exchange gradients (a Transformer of 10 M weights, by gloo)."""
+"""What is left of the speed of two processes when they exchange gradients (a Transformer of width 256)."""
 SLICES = 3
 """Batches of validation sentences that are translated, of short, middling and long ones."""
 
@@ -111,7 +111,7 @@ def forecast(config: Config, run: RunDirectory, seconds: float) -> Forecast:
     tune_allocator()
     if config.train.init_from is not None and not run.checkpoint_list.exists():
         RunDirectory.open(Path(config.train.init_from))
-    with run.create().locked():
+    with run.create().locked(), same_bits(deterministic(config)):
         loop = rehearsal(config, run)
         start = replace(loop.progress)
         memory.forget_peak()
@@ -126,7 +126,8 @@ def _make_worst_update(loop: Loop) -> None:
     tokens = loop.micro_batches.at(loop.progress.step + 1)
     worst = worst_case(loop.plan, tokens)
     parts = [(0, worst), (1, worst)] if tokens < loop.plan.update_tokens else [(0, worst)]
-    loop.update(loop.feed.on_device(Update(sum(batch.tokens for _, batch in parts), parts)))
+    update = Update(sum(batch.tokens for _, batch in parts), parts)
+    loop.update(loop.feed.on_device(update, loop.plan.after(loop.progress.turn)))
 
 
 def _learning_speed(loop: Loop, seconds: float) -> tuple[float, int]:
@@ -134,15 +135,15 @@ def _learning_speed(loop: Loop, seconds: float) -> tuple[float, int]:
     for _ in range(WARM):
         loop.next_update()
     tokens, step, started = loop.progress.tokens, loop.progress.step, _now(loop)
-    while (taken := _now(loop) - started) < seconds or loop.progress.step == step:
+    while time.monotonic() - started < seconds or loop.progress.step == step:
         loop.next_update()
-    return (loop.progress.tokens - tokens) / max(taken, 1e-9), loop.progress.step - step
+    return (loop.progress.tokens - tokens) / max(_now(loop) - started, 1e-9), loop.progress.step - step
 
 
 def _processes(loop: Loop, rate: float, seconds: float) -> int | None:
-    """As many as there are threads, if one alone is fast enough for that."""
+    """As many as there are threads, if they were chosen by measuring, and one alone is fast enough for that."""
     threads = loop.machine.threads
-    if loop.machine.device != "cpu" or threads == 1:
+    if loop.machine.device != "cpu" or threads == 1 or loop.config.train.threads != "auto":
         return None
     torch.set_num_threads(1)
     alone, _ = _learning_speed(loop, seconds)

@@ -11,7 +11,7 @@ import torch
 from torch.profiler import ProfilerActivity, profile
 
 from translate.config import Config
-from translate.device import Machine, tune_allocator
+from translate.device import Machine, deterministic, same_bits, tune_allocator
 from translate.durable import durable_text, durable_write
 from translate.errors import UsageError
 from translate.run import RunDirectory
@@ -83,7 +83,7 @@ def profile_training(config: Config, run: RunDirectory) -> ProfilingReport:
         raise UsageError("--profile looks at one process; start it without torchrun")
     os.environ.setdefault("KINETO_LOG_LEVEL", "9")  # the profiler's library would announce itself
     tune_allocator()
-    with run.create().locked():
+    with run.create().locked(), same_bits(deterministic(config)):
         loop = rehearsal(config, run)
         loop.feed.thread = None  # what a thread does meanwhile would be nobody's time
         machine, size = loop.machine, sum(parameter.numel() for parameter in loop.learner.model.parameters())

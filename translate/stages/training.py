@@ -11,7 +11,7 @@ from torch import nn
 from translate.bar import Bar, note
 from translate.config import Config
 from translate.config.rules import differences
-from translate.device import Machine, resolve_for_training, same_bits_every_time, tune_allocator
+from translate.device import Machine, deterministic, resolve_for_training, same_bits, tune_allocator
 from translate.errors import CheckpointError, ConfigError
 from translate.models import build_model
 from translate.models.seq2seq import Seq2Seq
@@ -36,6 +36,11 @@ from translate.training.rank_record import recorded
 from translate.training.signals import Signals
 from translate.training.tensorfile import TensorFile
 from translate.training.validation import Validator, first_lines
+
+WAY_ON = (
+    "why each one ended stands in ranks/ of the run directory, and the same command goes on from the last checkpoint"
+)
+"""For who has lost the other processes."""
 
 
 @dataclass(frozen=True)
@@ -73,14 +78,14 @@ def train(config: Config, run: RunDirectory) -> TrainingReport:
     with (
         joined(config.device) as ranks,
         recorded(run.create(), ranks),
-        in_contact(ranks),
+        in_contact(ranks, WAY_ON),
         run.locked() if ranks.first else contextlib.nullcontext(),
     ):
         saved = _prepare(config, run, ranks) if ranks.first else None
         ranks.wait()
         if not ranks.first:
             saved, _ = newest_sound(run)
-        with Signals() as signals:
+        with Signals() as signals, same_bits(deterministic(config)):
             return _train(config, run, saved, signals, ranks)
 
 
@@ -142,11 +147,8 @@ def build_learner(
     model.encoder.recompute = model.decoder.recompute = config.train.recompute
     if fresh and config.train.init_from is not None:
         _start_from(RunDirectory.open(Path(config.train.init_from)), config, model, tokenizer)
-    deterministic = config.train.deterministic and machine.device == "cuda"
-    if deterministic:
-        same_bits_every_time()
     shards = ranks.count > 1 and config.train.distributed == "fsdp"
-    compiled = machine.device == "cuda" and not shards and not deterministic
+    compiled = machine.device == "cuda" and not shards and not config.train.deterministic
     objective = ranks.spread(Objective(model, config.train.label_smoothing, compiled), config.train.distributed)
     ema = MovingAverage(model, config.train.ema) if config.train.ema else None
     scale = LossScale(torch.device(machine.device)) if machine.precision == "fp16" else None

@@ -25,7 +25,7 @@ from translate.text.tokenizer import Tokenizer
 from translate.training.averaging import MovingAverage, Weights, mean_of
 from translate.training.distributed import part_of, whole
 from translate.training.guard import LossScale
-from translate.training.optimizer import moments, restore_moments
+from translate.training.optimizer import moments, restore_moments, steps_of
 from translate.training.progress import Progress
 from translate.training.tensorfile import TensorFile, lend_tensors, write_tensors
 
@@ -59,11 +59,10 @@ class Learner:
         fill(self.model, saved, "model.")
         self.progress = Progress.from_json(json.loads(saved.metadata["progress"]))
         history = {name.removeprefix("optimizer."): saved.tensor(name) for name in saved.names("optimizer.")}
-        missed = 0
+        steps = int(saved.metadata.get("optimizer_steps", self.progress.step))
+        restore_moments(self.model, self.optimizer, history, steps)
         if self.scale is not None and "loss_scale" in saved.metadata:
             self.scale.restore(json.loads(saved.metadata["loss_scale"]))
-            missed = round(float(self.scale.missed))
-        restore_moments(self.model, self.optimizer, history, self.progress.step - missed)
         if self.ema is not None:
             for name, tensor in weights_of(saved, self.model, "ema.").items():
                 self.ema.weights[name] = part_of(tensor, self.ema.weights[name])
@@ -154,6 +153,7 @@ def save_checkpoint(
         "format": FORMAT,
         "config": config.model_dump_json(),
         "progress": json.dumps(learner.progress.to_json()),
+        "optimizer_steps": str(steps_of(learner.optimizer)),
         "src_size": str(learner.tokenizer.src_size),
         "tgt_size": str(learner.tokenizer.tgt_size),
         "tokenizer_digest": learner.tokenizer.digest,

@@ -52,6 +52,10 @@ class Ranks:
         """The largest of each value that any process has."""
         return self._reduced(values, dist.ReduceOp.MAX)
 
+    def any(self, mine: bool) -> bool:
+        """Whether it is so in any process."""
+        return self.most(float(mine))[0] > 0
+
     def total(self, *values: float) -> list[float]:
         """The sum of each value over all processes."""
         return self._reduced(values, dist.ReduceOp.SUM)
@@ -107,8 +111,8 @@ class Ranks:
 
 
 @contextlib.contextmanager
-def in_contact(ranks: Ranks) -> Iterator[None]:
-    """What fails because another process is gone raises TryAgainError."""
+def in_contact(ranks: Ranks, way_on: str) -> Iterator[None]:
+    """What fails because another process is gone raises TryAgainError, which says the way on."""
     try:
         yield
     except RuntimeError as error:
@@ -116,10 +120,7 @@ def in_contact(ranks: Ranks) -> Iterator[None]:
         if ranks.count == 1 or not lost:
             raise
         first_line = str(error).partition("\n")[0]
-        raise TryAgainError(
-            f"lost contact with another process of this training: {first_line}; why each one ended stands in ranks/ "
-            "of the run directory, and the same command goes on from the last checkpoint"
-        ) from error
+        raise TryAgainError(f"lost contact with another process: {first_line}; {way_on}") from error
 
 
 @contextlib.contextmanager

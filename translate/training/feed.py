@@ -1,8 +1,8 @@
 """Updates as tensors on the device, on a GPU each made while the one before it is learnt from.
 
 There a thread makes the arrays of the next update and starts their way to the device by way of pinned memory, so that
-the device waits neither for NumPy nor for the bus. On a CPU a thread would only take time from the model, and an update
-is made when it is asked for.
+the host, which launches the work of this update, waits neither for NumPy nor for the bus. On a CPU a thread would only
+take time from the model, and an update is made when it is asked for.
 """
 
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 import torch
 
+from translate.errors import is_out_of_memory
 from translate.text.batches import BatchPlan, Turn, Update
 from translate.training.loss import TensorBatch
 
@@ -26,6 +27,8 @@ class Fed:
     """Real target tokens of the largest of them."""
     pairs: int
     """Pairs of the one that has most."""
+    after: Turn
+    """The turn of the update that follows."""
 
 
 class Feed:
@@ -33,28 +36,40 @@ class Feed:
 
     def __init__(self, plan: BatchPlan, device: torch.device, packed: bool, rank: int, ranks: int) -> None:
         self.plan, self.device, self.packed, self.rank, self.ranks = plan, device, packed, rank, ranks
-        self.thread = ThreadPoolExecutor(1) if device.type == "cuda" else None
+        self.thread: ThreadPoolExecutor | None = None
+        if device.type == "cuda":  # a thread begins with the first GPU, whichever one its process has
+            self.device = torch.device("cuda", torch.cuda.current_device())
+            self.thread = ThreadPoolExecutor(1, initializer=torch.cuda.set_device, initargs=(self.device,))
         self._ahead: tuple[tuple[Turn, int], Future[Fed]] | None = None
 
     def update(self, turn: Turn, batch_tokens: int) -> Fed:
         """An update in micro-batches of at most `batch_tokens` real target tokens."""
-        asked = turn, batch_tokens
-        fed = self._ahead[1].result() if self._ahead is not None and self._ahead[0] == asked else self._make(*asked)
-        if self.thread is not None:
-            following = self.plan.after(turn), batch_tokens
-            self._ahead = following, self.thread.submit(self._make, *following)
+        if self.thread is None:
+            return self._make(turn, batch_tokens)
+        asked, ahead = (turn, batch_tokens), self._ahead
+        self._ahead = None
+        fed = self._wait(self.thread, asked, ahead[1] if ahead is not None and ahead[0] == asked else None)
+        following = fed.after, batch_tokens
+        self._ahead = following, self.thread.submit(self._make, *following)
         return fed
 
-    def on_device(self, update: Update) -> Fed:
+    def on_device(self, update: Update, after: Turn) -> Fed:
         """Move an update of NumPy arrays there."""
         parts = [(place, TensorBatch.of(batch, self.device, self.packed)) for place, batch in update.parts]
         batches = [batch for _, batch in update.parts]
-        return Fed(
-            update.tokens,
-            parts,
-            max(batch.tokens for batch in batches),
-            max(len(batch.indices) for batch in batches),
-        )
+        largest, pairs = max(batch.tokens for batch in batches), max(len(batch.indices) for batch in batches)
+        return Fed(update.tokens, parts, largest, pairs, after)
+
+    def _wait(self, thread: ThreadPoolExecutor, asked: tuple[Turn, int], made: Future[Fed] | None) -> Fed:
+        """What was asked for. All of it is made in the one thread, so that the plan is read by nobody else."""
+        try:
+            return (made or thread.submit(self._make, *asked)).result()
+        except Exception as error:
+            if not is_out_of_memory(error):
+                raise
+        torch.cuda.empty_cache()  # ids are small: there was no room for them beside an update at its peak
+        return thread.submit(self._make, *asked).result()
 
     def _make(self, turn: Turn, batch_tokens: int) -> Fed:
-        return self.on_device(self.plan.update(turn, batch_tokens, self.rank, self.ranks))
+        update = self.plan.update(turn, batch_tokens, self.rank, self.ranks)
+        return self.on_device(update, self.plan.after(turn))

@@ -76,6 +76,10 @@ class Loop:
     """Step and number of validations of the newest checkpoint."""
     rate: float = 0.0
     """Target tokens a second, lately."""
+    unrated: list[tuple[int, float]] = field(default_factory=list)
+    """Tokens and seconds of updates that the device may still be at work on."""
+    mean: float = math.nan
+    """Loss a token, of the updates since the last line of the log that were read, or of those before it."""
     norm: float = 0.0
     """Of the last gradient that was read."""
     taken: bool = False
@@ -97,7 +101,7 @@ class Loop:
             while True:
                 reason = self.progress.stop_reason(self.config.train)
                 if self.validation_due(reason):
-                    self.read()
+                    self.catch_up()
                     self.note_validation(self.validate(self.learner, self.check))
                     reason = reason or self.progress.stop_reason(self.config.train)
                 if self.save_due(reason):
@@ -132,7 +136,7 @@ class Loop:
 
     def save(self, *, scheduled: bool) -> None:
         """Write a checkpoint that remembers how far the log had come."""
-        self.read()
+        self.catch_up()
         self.tick()
         self.curves.flush()
         facts = {**self.facts, "log": json.dumps(self.log.position()), "ranks": str(self.ranks.count)}
@@ -231,7 +235,7 @@ class Loop:
         learner.optimizer.step()
         if learner.ema is not None:
             learner.ema.update(learner.model, step)
-        self.advance(step, fed.tokens, lr, time.monotonic() - started)
+        self.advance(fed, lr, time.monotonic() - started)
 
     def gradient_norm(self) -> Tensor:
         """Clip the gradient, and return the norm it had."""
@@ -254,6 +258,13 @@ class Loop:
             self.progress.logged_tokens += reading.tokens
         self.unread.clear()
 
+    def catch_up(self) -> None:
+        """Read between two updates; what the device still had to do belongs to them."""
+        if self.unread:
+            started = time.monotonic()
+            self.read()
+            self.unrated.append((0, time.monotonic() - started))
+
     def refuse_nonfinite(self, step: int, loss: float, norm: float) -> None:
         """Stop before the update when the loss or the gradient is not a number.
 
@@ -270,21 +281,35 @@ class Loop:
             "a smaller train.clip, or train.precision=fp32"
         )
 
-    def advance(self, step: int, tokens: int, lr: float, seconds: float) -> None:
+    def advance(self, fed: Fed, lr: float, seconds: float) -> None:
         """Move on to the next update of the plan and tell about this one."""
         progress = self.progress
-        progress.step = step
-        progress.tokens += tokens
-        progress.turn = self.plan.after(progress.turn)
+        step = progress.step = progress.step + 1
+        progress.tokens += fed.tokens
+        progress.turn = fed.after
         self.tick()
-        self.rate = tokens / seconds if self.rate == 0 else 0.95 * self.rate + 0.05 * tokens / seconds
-        mean = progress.logged_loss / max(1, progress.logged_tokens)
-        shown = {"loss": f"{mean:.3f}", "lr": f"{lr:.2e}", "tokens_per_second": f"{self.rate:,.0f}"}
+        self.unrated.append((fed.tokens, seconds))
+        if not self.unread:
+            self.note_rate()
+        if progress.logged_tokens:
+            self.mean = progress.logged_loss / progress.logged_tokens
+        shown = {
+            "loss": "-" if math.isnan(self.mean) else f"{self.mean:.3f}",
+            "lr": f"{lr:.2e}",
+            "tokens_per_second": f"{self.rate:,.0f}",
+        }
         if self.config.train.max_minutes is not None:
             shown["training_ends_in"] = duration(max(0.0, 60 * self.config.train.max_minutes - progress.seconds))
         self.bar.advance(1, **shown)
         if step % self.config.train.log_every == 0:
-            figures = {"loss": mean, "lr": lr, "grad_norm": self.norm, "tokens_per_second": round(self.rate)}
+            figures = {"loss": self.mean, "lr": lr, "grad_norm": self.norm, "tokens_per_second": round(self.rate)}
             self.log.append("update", step=step, epoch=progress.turn.epoch, tokens=progress.tokens, **figures)
             self.curves.draw(step, **figures)
             progress.logged_loss, progress.logged_tokens = 0.0, 0
+
+    def note_rate(self) -> None:
+        """Let the updates up to the last reading move the running average of the speed."""
+        tokens, seconds = map(sum, zip(*self.unrated, strict=True))
+        kept = 0.95 ** len(self.unrated) if self.rate else 0.0
+        self.rate = kept * self.rate + (1 - kept) * tokens / seconds
+        self.unrated.clear()

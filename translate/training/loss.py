@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from translate.device import Machine
 from translate.models.seq2seq import Aux, Seq2Seq, Tokens
+from translate.models.spans import has_kernel
 from translate.text.batches import Batch
 from translate.training.compiled import Compiled
 from translate.training.projected_loss import projected_loss
@@ -49,7 +50,7 @@ class TensorBatch:
 
 def packs(model: Seq2Seq, machine: Machine) -> bool:
     """Whether micro-batches go to the model packed: where there is a kernel for that."""
-    return machine.device == "cuda" and machine.precision != "fp32" and model.reads_packed
+    return machine.device == "cuda" and machine.precision != "fp32" and model.reads_packed and has_kernel()
 
 
 def _padded(ids: Array, lengths: Array, device: torch.device) -> Tokens:

@@ -36,6 +36,11 @@ def moments(model: nn.Module, optimizer: torch.optim.Optimizer) -> Iterator[tupl
                 yield f"{moment}.{name}", state[moment]
 
 
+def steps_of(optimizer: torch.optim.Optimizer) -> int:
+    """Updates that the optimizer has made; fewer than were tried, if some had to be left out."""
+    return max((round(float(state["step"])) for state in optimizer.state.values()), default=0)
+
+
 def restore_moments(model: nn.Module, optimizer: torch.optim.Optimizer, saved: dict[str, Tensor], step: int) -> None:
     """Put back what `moments` gave after `step` updates."""
     for name, parameter in model.named_parameters():
