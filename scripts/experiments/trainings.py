@@ -69,8 +69,10 @@ class Training:
         return Record.of(options.runs, self.home).find(self.key, self._made_from(options))
 
     def _made_from(self, options: Options) -> list[Any]:
-        # Only what differs from the defaults: a new setting does not make what was measured another thing.
+        # Only what differs from the defaults, and no word of where this folder lies: neither a new setting nor a move
+        # makes what was measured another thing.
         dump = self.resolved(options).model_dump_json(exclude={"name"}, exclude_defaults=True)
+        dump = dump.replace(f"{Path.cwd()}/", "")
         return [self.config, self.overrides(options), digest_bytes(dump.encode())]
 
     def carry_out(self, options: Options) -> Result:
