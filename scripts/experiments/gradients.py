@@ -175,7 +175,7 @@ def draw(found: dict[str, dict[str, Curves]], chosen: Options) -> None:
                 places = [(index + 0.5) / TENTHS for index in range(TENTHS)] if name == "tenths" else range(len(values))
                 style = {"color": picture.COLOURS[number], "marker": picture.MARKERS[number], "markersize": 4}
                 axis.plot(places, values, label=MODELS[model].en, **style)
-            axis.set_yscale("log")
+            picture.logarithmic(axis, "{x:g}")
             axis.set_title(title.en, fontsize=10)
         axes[row][0].set_ylabel("gradient, 1 = mean of the sentence")
         axes[row][0].set_xlabel("place in the source, 0 = first word, 1 = last")

@@ -34,6 +34,16 @@ def panels(rows: int, columns: int, width: float, height: float) -> "tuple[Figur
     return figure, axes
 
 
+def logarithmic(axis: Any, form: str) -> None:
+    """Make the upright axis logarithmic, with plain numbers at 1, 2 and 5 of each power of ten."""
+    from matplotlib.ticker import LogLocator, NullLocator
+
+    axis.set_yscale("log")
+    axis.yaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
+    axis.yaxis.set_major_formatter(form)
+    axis.yaxis.set_minor_locator(NullLocator())
+
+
 def save(figure: "Figure", name: str, options: Options) -> None:
     """Write docs/pictures/NAME.png; the same figure gives the same bytes."""
     buffer = io.BytesIO()

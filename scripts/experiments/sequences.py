@@ -183,8 +183,6 @@ def details() -> Text:
 
 def draw(seen: Mapping[str, list[list[float]]], costs: Costs, chosen: Options) -> None:
     """Above, what one layer sees; below, what it costs."""
-    from matplotlib.ticker import LogLocator, NullLocator
-
     figure, axes = picture.panels(2, 3, 11, 7)
     for axis, (way, label) in zip(axes[0], WAYS.items(), strict=True):
         matrix = torch.tensor(seen[way], dtype=torch.float64)
@@ -204,10 +202,7 @@ def draw(seen: Mapping[str, list[list[float]]], costs: Costs, chosen: Options) -
         if not any(costs.values()):
             continue
         axis.set_xscale("log", base=2)
-        axis.set_yscale("log")
-        axis.yaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
-        axis.yaxis.set_major_formatter("{x:,.0f}")
-        axis.yaxis.set_minor_locator(NullLocator())
+        picture.logarithmic(axis, "{x:,.0f}")
         axis.set_xticks(LENGTHS, map(str, LENGTHS))
         axis.set_xlabel("length")
         axis.set_ylabel(title.en)
