@@ -91,7 +91,7 @@ def draw(found: Mapping[str, Sequence[Result]], chosen: options.Options) -> None
     left.axvspan(best - 1, best, color=picture.SKY, alpha=0.25, linewidth=0)
     left.set_xlabel("BLEU, a point a seed (band: within 1 of the best)")
     right.set_xlabel("target tokens a second in training")
-    right.set_xlim(left=0)
+    right.set_xlim(0, 1.05 * right.get_xlim()[1])
     left.set_yticks(range(len(names)), names)
     right.set_yticks(range(len(names)), [""] * len(names))
     for axis in (left, right):
