@@ -2,15 +2,20 @@
 
 import os
 import signal
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from torch import Tensor
+from torch._dynamo.testing import CompileCounterWithBackend
 
 from tests.test_loss import PAIRS, batch
 from tests.test_packed import CPU, model
 from tests.tiny import in_child
+from translate.config import ModelConfig
+from translate.models import build_model
 from translate.models.seq2seq import Seq2Seq, Tokens
 from translate.training.compiled import IN_USE, VARIABLES, Compiled, kernels_in
 from translate.training.loss import Objective, TensorBatch
@@ -54,6 +59,62 @@ def test_the_objective_uses_what_is_compiled(monkeypatch: pytest.MonkeyPatch) ->
     assert [name for name, _ in objective.named_parameters()] == [f"model.{n}" for n, _ in seq2seq.named_parameters()]
 
 
+def recurrent() -> Seq2Seq:
+    """Two layers in a loop that feeds back, with the way back by hand."""
+    torch.manual_seed(4)
+    part = {"kind": "rnn", "width": 8, "layers": 2, "dropout": 0.3}
+    config = {"encoder": part, "decoder": {**part, "attention": {"score": "general"}}}
+    return build_model(ModelConfig.model_validate(config), 11, 11).double().train()
+
+
+def learnt(objective: Objective, given: TensorBatch) -> list[Tensor]:
+    """The loss and all gradients."""
+    objective.model.key_randomness(1, 1, 0)
+    loss, _ = objective(given)
+    return [loss, *torch.autograd.grad(loss, list(objective.model.parameters()))]
+
+
+def test_of_a_recurrent_model_the_steps_are_compiled(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Unrolled, its loop would be a graph for every length. A step is a few: the first and last differ."""
+    counter, names = CompileCounterWithBackend("eager"), []
+    compiler = torch.compile
+
+    def counted(function: Callable[..., Any], dynamic: bool) -> Any:
+        names.append(function.__name__)
+        return compiler(function, dynamic=dynamic, backend=counter, fullgraph=True)
+
+    monkeypatch.setattr(torch, "compile", counted)
+    model, again = recurrent(), recurrent()
+    assert not model.is_one_graph
+    objective, plain = Objective(model, 0.1, compiled=True).train(), Objective(again, 0.1).train()
+    assert names == ["_forth", "_back"]
+    graphs = []
+    for pairs in (PAIRS, PAIRS[:2], PAIRS * 5, [([5] * 30 + [2], [6] * 40)] * 3, PAIRS[1:] * 7):
+        given = TensorBatch.of(batch(pairs), CPU)
+        torch.testing.assert_close(learnt(objective, given), learnt(plain, given), rtol=0, atol=1e-10)
+        graphs.append(counter.frame_count)
+    assert 2 <= graphs[0] == graphs[-1] <= 6
+
+
+def test_what_runs_out_of_memory_stays_compiled(monkeypatch: pytest.MonkeyPatch) -> None:
+    full = True
+
+    def compiled(function: Callable[[int], int], dynamic: bool) -> Any:
+        def call(given: int) -> int:
+            if full:
+                raise torch.OutOfMemoryError("no room")
+            return -function(given)
+
+        return call
+
+    monkeypatch.setattr(torch, "compile", compiled)
+    call = Compiled(lambda given: given + 1)
+    with pytest.raises(torch.OutOfMemoryError):
+        call(1)
+    full = False
+    assert call(1) == -2
+
+
 def test_what_cannot_be_compiled_runs_as_it_stands(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -74,13 +135,13 @@ def test_what_cannot_be_compiled_runs_as_it_stands(
 
 
 def test_the_model_itself_may_still_fail(monkeypatch: pytest.MonkeyPatch) -> None:
-    def full(*_: object) -> None:
-        raise torch.OutOfMemoryError("no room")
+    def broken(*_: object) -> None:
+        raise ValueError("too long")
 
-    monkeypatch.setattr(torch, "compile", lambda *_, **__: full)
+    monkeypatch.setattr(torch, "compile", lambda *_, **__: broken)
     seq2seq, given = model().eval(), TensorBatch.of(batch(PAIRS), CPU)
-    monkeypatch.setattr(seq2seq, "forward", full)
-    with pytest.raises(torch.OutOfMemoryError):
+    monkeypatch.setattr(seq2seq, "forward", broken)
+    with pytest.raises(ValueError, match="too long"):
         Compiled(seq2seq)(given.src, given.tgt_in)
 
 

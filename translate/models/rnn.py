@@ -19,11 +19,13 @@ from translate.models.attention import Attention, Look, Prepared
 from translate.models.cells import Hidden
 from translate.models.dropout import Dropout
 from translate.models.loop_matrix import LoopMatrix
-from translate.models.seq2seq import Aux, Decoder, Encoder, Memory, Record, State, Tokens, build_embedding
+from translate.models.seq2seq import Aux, Compiler, Decoder, Encoder, Memory, Record, State, Tokens, build_embedding
 
 
 class RnnEncoder(Encoder):
     """Reads real tokens only, in one or both directions; the summary is what each direction ends with."""
+
+    is_one_graph = False  # sentences are sorted on the host, and the layers are cuDNN's
 
     def __init__(self, config: RnnEncoderConfig, vocabulary: int) -> None:
         super().__init__()
@@ -58,6 +60,8 @@ class RnnDecoder(Decoder):
     first step out of the loop, and without input feeding has no loop of its own.
     """
 
+    is_one_graph = False  # unrolled, it would be another for every length
+
     def __init__(self, config: RnnDecoderConfig, vocabulary: int, memory_width: int) -> None:
         super().__init__()
         width = self.width = config.width
@@ -76,6 +80,7 @@ class RnnDecoder(Decoder):
             self.combine = _linear(2 * width, width, bias=False)
         # `_run_fed` and `_run_loop` agree where both can be used; the first is faster.
         self.by_hand = self.feeds and config.cell == "lstm" and self.attention.is_plain_product
+        self.walk = fed_lstm.PLAIN
 
     def forward(self, tgt_in: Tokens, memory: Memory, record: Record | None = None) -> tuple[Tensor, Aux]:
         """tgt_in (B, T) -> features (B, T, D)."""
@@ -97,6 +102,10 @@ class RnnDecoder(Decoder):
         if record is not None:
             self._write_down(look, record, heads_at=1)
         return self.feature_dropout(features), look.aux
+
+    def compile_steps(self, compiled: Compiler) -> None:
+        """Both directions of `_run_fed`; the other loops stay as they are."""
+        self.walk = fed_lstm.Walk(compiled(fed_lstm.PLAIN.forth), compiled(fed_lstm.PLAIN.back))
 
     def start(self, memory: Memory, max_len: int, beam: int = 1) -> State:
         """Beams: each layer's state and the vector fed back; sentences: what attention looks at."""
@@ -195,7 +204,8 @@ class RnnDecoder(Decoder):
             elif isinstance(dropout, Dropout):
                 mask = dropout.draw_scaled(first, known.size(0))
             layers.append(fed_lstm.Layer(torch.cat([later, weight_hh], 1).t(), added, first, mask))
-        features, contexts, weights = fed_lstm.run(layers, prepared, self.combine.weight.t(), known.size(0))
+        matrix, steps = self.combine.weight.t(), known.size(0)
+        features, contexts, weights = fed_lstm.run(layers, prepared, matrix, steps, self.walk)
         return features, Look(contexts, weights, {})
 
 

@@ -9,7 +9,7 @@ Decoder inputs are shifted right: `tgt_in = [BOS] + tgt`, `tgt_out = tgt + [EOS]
 import contextlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Self, TypeVar
+from typing import Any, Self, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -132,6 +132,8 @@ class Block(nn.Module):
 
 
 Result = TypeVar("Result")
+Compiler = Callable[[Callable[..., Any]], Callable[..., Any]]
+"""Gives a function that does the same faster."""
 
 
 class Side(nn.Module):
@@ -140,6 +142,11 @@ class Side(nn.Module):
     embedding: nn.Embedding
     recompute = False
     """Whether layers compute their activations again in the backward pass instead of keeping them."""
+    is_one_graph = True
+    """Whether `forward` is the same kernels in the same order for all lengths, and can be compiled as a whole."""
+
+    def compile_steps(self, compiled: Compiler) -> None:
+        """Compile what the host goes through again and again, where that is what `forward` does."""
 
     def run_layer(self, layer: Callable[..., Result], drawing: Sequence[nn.Module], *args: object) -> Result:
         """layer(*args). With `recompute` nothing but the arguments is kept for the backward pass, which calls it again.
@@ -219,6 +226,11 @@ class Seq2Seq(nn.Module):
     def reads_packed(self) -> bool:
         """Whether `forward` also takes both sides packed, and then gives features (N, D)."""
         return self.encoder.reads_packed and self.decoder.reads_packed
+
+    @property
+    def is_one_graph(self) -> bool:
+        """Whether `forward` can be compiled as a whole."""
+        return self.encoder.is_one_graph and self.decoder.is_one_graph
 
     def forward(self, src: Tokens, tgt_in: Tokens, record: Record | None = None) -> tuple[Tensor, Aux]:
         """Teacher forcing: src (B, S), tgt_in (B, T) -> features (B, T, D)."""

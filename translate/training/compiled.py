@@ -1,5 +1,6 @@
-"""torch.compile around the model, for GPUs: without it a small model waits for the host to launch its kernels.
+"""torch.compile for GPUs: without it a small model waits for the host to launch its kernels.
 
+A model whose forward pass is one graph is compiled as a whole; of one that the host leads from step to step, the steps.
 What cannot be compiled runs as it stands, after one sentence. Compiled kernels are kept in a folder of the run, so that
 going on is quick; a process that was killed may leave half a kernel there, and torch would stumble over it at every
 later start, so a folder that was not left in order is emptied first.
@@ -8,35 +9,40 @@ later start, so a folder that was not left in order is emptied first.
 import contextlib
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Generic, ParamSpec, TypeVar
 
 import torch
-from torch import Tensor
 
 from translate.bar import note
-from translate.models.seq2seq import Aux, Seq2Seq, Tokens
+from translate.errors import is_out_of_memory
+
+Given = ParamSpec("Given")
+Result = TypeVar("Result")
 
 IN_USE = "in-use"
 """While this file is there, a process is at work in the folder, or was when it ended."""
 VARIABLES = {"TORCHINDUCTOR_CACHE_DIR": "inductor", "TRITON_CACHE_DIR": "triton"}
 
 
-class Compiled:
-    """A model's forward pass, compiled for whatever lengths come; plain from the first failure on."""
+class Compiled(Generic[Given, Result]):
+    """A function of tensors, compiled for whatever lengths come; plain from the first failure on."""
 
-    def __init__(self, model: Seq2Seq) -> None:
-        self._plain = model
-        self._call = torch.compile(model, dynamic=True)
+    def __init__(self, plain: Callable[Given, Result]) -> None:
+        self._plain = plain
+        self._call = torch.compile(plain, dynamic=True)
 
-    def __call__(self, src: Tokens, tgt_in: Tokens) -> tuple[Tensor, Aux]:
-        """As the model."""
+    def __call__(self, *given: Given.args, **named: Given.kwargs) -> Result:
+        """As the function."""
         if self._call is self._plain:
-            return self._plain(src, tgt_in)
+            return self._plain(*given, **named)
         try:
-            return self._call(src, tgt_in)
+            return self._call(*given, **named)
         except Exception as error:
-            result: tuple[Tensor, Aux] = self._plain(src, tgt_in)  # raises what the compiler is not to blame for
+            if is_out_of_memory(error):
+                raise
+            result = self._plain(*given, **named)  # raises what the compiler is not to blame for
             reason = " ".join(str(error).partition("\n")[0].split())
             note(f"warning: torch.compile failed ({type(error).__name__}: {reason}); training goes on without it")
             self._call = self._plain

@@ -89,7 +89,9 @@ class Objective(nn.Module):
     def __init__(self, model: Seq2Seq, label_smoothing: float, compiled: bool = False) -> None:
         super().__init__()
         self.model = model
-        self.read = Compiled(model) if compiled else model.__call__
+        self.read = Compiled(model) if compiled and model.is_one_graph else model.__call__
+        if compiled and not model.is_one_graph:
+            model.decoder.compile_steps(Compiled)
         self.label_smoothing = label_smoothing
 
     def forward(self, batch: TensorBatch) -> tuple[Tensor, int]:
