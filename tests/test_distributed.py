@@ -5,6 +5,7 @@ environment that torchrun would give them.
 """
 
 import json
+import math
 import os
 import signal
 import socket
@@ -25,6 +26,7 @@ from translate.stages.training import train
 from translate.text.lines import read_lines
 from translate.training.checkpoint import newest_sound
 from translate.training.distributed import Ranks, joined
+from translate.training.guard import FIRST, Guard
 from translate.training.loop import Loop
 from translate.training.rank_record import EXIT_KILLED
 
@@ -122,6 +124,35 @@ def test_fsdp_equals_ddp(corpus: Path, together: Path, tmp_path: Path) -> None:
     root = tmp_path / "run"
     assert trained(settings(corpus, distributed="fsdp"), root, 2) == [0, 0], told(root)
     assert_same(root, together)
+
+
+def in_fp32() -> None:
+    torch.set_default_dtype(torch.float32)  # autocast leaves float64 as it is
+
+
+def overflow() -> None:
+    """Let the third backward pass of this process come to infinity."""
+    in_fp32()
+    scaled, calls = Guard.scaled, 0
+
+    def planted(self: Guard, loss: torch.Tensor) -> torch.Tensor:
+        nonlocal calls
+        calls += 1
+        return scaled(self, loss) * (math.inf if calls == 3 else 1.0)
+
+    setattr(Guard, "scaled", planted)  # noqa: B010 - in the child alone
+
+
+def test_in_fp16_all_ranks_leave_out_what_overflows_in_one(corpus: Path, tmp_path: Path) -> None:
+    ddp, fsdp = tmp_path / "ddp", tmp_path / "fsdp"
+    for root in (ddp, fsdp):
+        config = settings(corpus, precision="fp16", distributed=root.name)
+        assert trained(config, root, 2, {0: in_fp32, 1: overflow}) == [0, 0], told(root)
+        saved, _ = newest_sound(RunDirectory(root))
+        assert saved is not None
+        assert json.loads(saved.metadata["loss_scale"]) == [FIRST / 2, 6]
+        assert saved.metadata["optimizer_steps"] == "8"
+    assert_same(ddp, fsdp, close=1e-3)
 
 
 def test_three_ranks_of_a_recurrent_model(corpus: Path, tmp_path: Path) -> None:
