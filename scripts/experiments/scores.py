@@ -89,9 +89,10 @@ def draw(found: Mapping[str, Sequence[Result]], chosen: options.Options) -> None
         for axis, key in ((left, "bleu"), (right, "tokens_per_second")):
             values = [result[key] for result in results if result[key] is not None]
             axis.plot(values, [row] * len(values), "o", color=colour, alpha=0.75, markersize=7)
-    best = max(page.mean([result["bleu"] for result in results]) for results in found.values())
+    scores = [results for kind, results in found.items() if kind in kinds.SCORES]
+    best = max(page.mean([result["bleu"] for result in results]) for results in scores)
     left.axvspan(best - 1, best, color=picture.SKY, alpha=0.25, linewidth=0)
-    left.set_xlabel("BLEU, a point a seed (band: within 1 of the best)")
+    left.set_xlabel("BLEU, a point a seed (band: within 1 of the best score)")
     right.set_xlabel("target tokens a second in training")
     right.set_xlim(0, 1.05 * right.get_xlim()[1])
     left.set_yticks(range(len(names)), names)
