@@ -91,7 +91,7 @@ def _chunked(
             z += bias
         t = words[part, None]
         gradient = z.softmax(1)
-        # By way of the likeliest word, whose probability cannot vanish: torch.logsumexp would take each exponential again.
+        # By way of the likeliest word, whose probability cannot vanish; torch.logsumexp takes each exponential anew.
         logsumexp = z.amax(1) - gradient.amax(1).log()
         losses[part] = logsumexp - (1 - smoothing) * z.gather(1, t).squeeze(1) - smoothing * means[part]
         if by_h is None or by_w is None:
