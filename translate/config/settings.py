@@ -75,7 +75,7 @@ class TokenizerConfig(Section):
     vocab_size: Annotated[int, Field(ge=8, le=1_000_000)] = 8000
     """Number of pieces (each side's, if not joint); made smaller, with a message, for a text too small for it."""
     joint: bool = True
-    """One model for both languages, or one a side."""
+    """One model for both languages, or one a side, worth a try for two that share no letters."""
     byte_fallback: bool = True
     """Spell characters outside the vocabulary as bytes instead of `<unk>`."""
     character_coverage: Annotated[float, Field(gt=0.0, le=1.0)] = 1.0
