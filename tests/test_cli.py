@@ -150,6 +150,12 @@ def test_what_needs_no_model_imports_no_torch(arguments: list[str]) -> None:
     assert done.stdout.split("\n")[-2] == "[] 0"
 
 
+def test_no_stage_loads_the_compiler_before_it_is_needed() -> None:
+    code = "import sys, translate.stages.training, translate.stages.decoding; print('torch._dynamo' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "False\n"
+
+
 # --- what reaches the stages
 
 

@@ -9,7 +9,6 @@ from dataclasses import dataclass
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torch.nn.attention.varlen import varlen_attn
 
 from translate.models.seq2seq import Memory, Tokens
 
@@ -27,6 +26,8 @@ class Spans:
         of, to = self.queries, self.keys
         assert of.offsets is not None
         if query.is_cuda and query.dtype in (torch.bfloat16, torch.float16):
+            from torch.nn.attention.varlen import varlen_attn  # loads the compiler, which takes a second
+
             window = (-1, 0) if self.causal else (-1, -1)
             found = varlen_attn(
                 query, keys, values, of.offsets, to.offsets, of.longest, to.longest, scale=scale, window_size=window
