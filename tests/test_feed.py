@@ -11,7 +11,7 @@ import torch
 from tests.tiny import tiny_config, tiny_corpus
 from translate.run import RunDirectory
 from translate.stages.tokenization import tokenize
-from translate.text.batches import BatchPlan, Turn, Update
+from translate.text.batches import BatchPlan, Share, Turn, Update
 from translate.text.encoded import load_split
 from translate.training.feed import Fed, Feed
 
@@ -44,23 +44,24 @@ def test_a_thread_ahead_gives_what_is_asked_for(plan: BatchPlan, monkeypatch: py
     """In order, with another size of micro-batches from some update on, and after going back."""
     feed, asked = Feed(plan, CPU, False, 0, 1), []
     feed.thread = ThreadPoolExecutor(1, thread_name_prefix="feed")
-    update = plan.update
+    share = plan.share
+    again = BatchPlan(plan.split, plan.seed, plan.update_tokens)
 
-    def counted(*given: Any) -> Update:
+    def counted(*given: Any) -> Share:
         asked.append(threading.current_thread().name)
-        return update(*given)
+        return share(*given)
 
-    monkeypatch.setattr(plan, "update", counted)
+    monkeypatch.setattr(plan, "share", counted)
     turn, turns = Turn(), []
     for number in range(14):
         turns.append(turn)
         tokens = 50 if number < 6 else 25
         fed = feed.update(turn, tokens)
-        assert content(fed) == plainly(update, turn, tokens)
+        assert content(fed) == plainly(again.update, turn, tokens)
         turn = plan.after(turn)
         assert fed.after == turn
     for turn in (turns[2], turns[3], turns[9]):
-        assert content(feed.update(turn, 25)) == plainly(update, turn, 25)
+        assert content(feed.update(turn, 25)) == plainly(again.update, turn, 25)
     feed.thread.shutdown()
     assert {name.partition("_")[0] for name in asked} == {"feed"}
     # The first, the one of another size and the three after going back were not foreseen; turns[3] was.

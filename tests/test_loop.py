@@ -230,7 +230,7 @@ def test_every_pair_is_learnt_from_once_an_epoch_also_across_interruptions(
     assert report.progress.step == len(recorder.updates)
 
     tokenizer, used = recorder.loops[-1].learner.tokenizer, Counter[tuple[str, str]]()
-    plan, first_epoch, turn = recorder.loops[0].plan, 0, Turn()
+    plan, first_epoch, turn = recorder.loops[0].feed.plan, 0, Turn()
     while turn.epoch == 0:
         first_epoch, turn = first_epoch + 1, plan.after(turn)
     assert stops == []

@@ -24,7 +24,8 @@ class MultiHead(nn.Module):
     def __init__(self, width: int, heads: int, dropout: float) -> None:
         super().__init__()
         self.heads = heads
-        self.scale = 1.0 / math.sqrt(width // heads)
+        self.head_width = width // heads
+        self.scale = 1.0 / math.sqrt(self.head_width)
         self.output = linear(width, width)
         self.dropout = Dropout(dropout)
 

@@ -4,6 +4,7 @@ On a GPU one kernel does it for all (`torch.nn.attention.varlen`, in bf16 or fp1
 are padded for the attention alone.
 """
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import torch
@@ -11,6 +12,14 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from translate.models.seq2seq import Memory, Tokens
+
+FILLED_TO = 256
+"""Tokens of a packed side come in multiples of this, so that kernels meet few shapes.
+
+One more sentence of 1 to FILLED_TO tokens fills up. It is always there, for attention takes the sentences of both sides
+two by two. Its tokens all stand at place 0, and `longest` does not count them, so that it needs no more positions than
+the real sentences do.
+"""
 
 
 @dataclass(frozen=True)
@@ -29,9 +38,8 @@ class Spans:
             from torch.nn.attention.varlen import varlen_attn  # loads the compiler, which takes a second
 
             window = (-1, 0) if self.causal else (-1, -1)
-            found = varlen_attn(
-                query, keys, values, of.offsets, to.offsets, of.longest, to.longest, scale=scale, window_size=window
-            )
+            most = max(of.longest, FILLED_TO), max(to.longest, FILLED_TO)
+            found = varlen_attn(query, keys, values, of.offsets, to.offsets, *most, scale=scale, window_size=window)
             assert isinstance(found, Tensor)
             return found
         q, k, v = unpacked(query, of), unpacked(keys, to), unpacked(values, to)
@@ -44,9 +52,12 @@ class Spans:
         return packed(context.transpose(1, 2), of)
 
 
-def has_kernel() -> bool:
-    """Whether this GPU has the kernel for sequences of different length: from compute capability 8.0 on."""
-    return torch.cuda.get_device_capability() >= (8, 0)
+def has_kernel(widths: Iterable[int]) -> bool:
+    """Whether this GPU has the kernel for heads of these widths: from compute capability 8.0 on, in multiples of 8.
+
+    Of heads wider than 192 it has the backward pass only on some (Dao 2023, FlashAttention-2).
+    """
+    return torch.cuda.get_device_capability() >= (8, 0) and all(w % 8 == 0 and w <= 192 for w in widths)
 
 
 def unpacked(x: Tensor, layout: Tokens | Memory) -> Tensor:

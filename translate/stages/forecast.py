@@ -124,10 +124,10 @@ def forecast(config: Config, run: RunDirectory, seconds: float) -> Forecast:
 def _make_worst_update(loop: Loop) -> None:
     """As much memory as an update can take: the largest micro-batch, while gradients of another are there."""
     tokens = loop.micro_batches.at(loop.progress.step + 1)
-    worst = worst_case(loop.plan, tokens)
-    parts = [(0, worst), (1, worst)] if tokens < loop.plan.update_tokens else [(0, worst)]
+    worst = worst_case(loop.feed.plan, tokens)
+    parts = [(0, worst), (1, worst)] if tokens < loop.feed.plan.update_tokens else [(0, worst)]
     update = Update(sum(batch.tokens for _, batch in parts), parts)
-    loop.update(loop.feed.on_device(update, loop.plan.after(loop.progress.turn)))
+    loop.update(loop.feed.on_device(update, loop.feed.plan.after(loop.progress.turn)))
 
 
 def _learning_speed(loop: Loop, seconds: float) -> tuple[float, int]:
@@ -244,7 +244,7 @@ def _reckoned(
     loop: Loop, start: Progress, rate: float, probed: int, processes: int | None, validation: float
 ) -> Forecast:
     """Put together what was measured; the training stands at `start`, the loop has gone on from there."""
-    train, plan, device = loop.config.train, loop.plan, torch.device(loop.machine.device)
+    train, plan, device = loop.config.train, loop.feed.plan, torch.device(loop.machine.device)
     size = checkpoint_bytes(loop)
     update = (loop.progress.tokens - start.tokens) / (loop.progress.step - start.step)
     epoch = len(plan.split.pairs(plan.seed, start.turn.epoch)) * plan.split.mean_tgt_length

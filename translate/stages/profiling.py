@@ -17,7 +17,6 @@ from translate.errors import UsageError
 from translate.run import RunDirectory
 from translate.stages.rehearsal import rehearsal
 from translate.training.loop import Loop
-from translate.training.loss import TensorBatch
 from translate.training.stopwatch import Place, Stopwatch
 
 WARM_UP, TIMED, TRACED = 3, 10, 2
@@ -107,8 +106,7 @@ def _places(loop: Loop) -> list[Place]:
     """What is called in an update, and the part it belongs to."""
     model, learner = loop.learner.model, loop.learner
     return [
-        Place(loop.plan, "update", "data"),
-        Place(TensorBatch, "of", "data"),
+        Place(loop.feed, "update", "data"),
         Place(model.encoder, "forward", "encoder"),
         Place(model.decoder, "forward", "decoder"),
         Place(loop.objective, "forward", "loss"),

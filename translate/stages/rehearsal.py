@@ -5,9 +5,8 @@ from translate.config import Config
 from translate.device import resolve_for_training
 from translate.run import EventLog, RunDirectory
 from translate.stages.tokenization import tokenize
-from translate.stages.training import announce, build_learner, compare, restore
-from translate.text.batches import BatchPlan
-from translate.text.encoded import data_digest, load_split
+from translate.stages.training import announce, build_learner, compare, feed_of, restore
+from translate.text.encoded import data_digest
 from translate.text.tokenizer import Tokenizer
 from translate.training.checkpoint import Learner, newest_sound
 from translate.training.curves import Curves
@@ -32,13 +31,13 @@ def rehearsal(config: Config, run: RunDirectory) -> Loop:
     log = EventLog(run.log_file, mute=True)
     restore(learner, log, saved, run)
     announce(learner, machine, saved, Ranks())
-    plan = BatchPlan(load_split(run, "train"), config.seed, config.train.update_tokens)
+    feed = feed_of(config, run, learner, machine, Ranks())
     micro_batches, trial = MicroBatches(machine, None), Trial(learner, objective, machine)
     first = learner.progress.step + 1
-    micro_batches.settle(config.train.batch_tokens, first, lambda: fitting(trial, plan, Ranks()))
+    micro_batches.settle(config.train.batch_tokens, first, lambda: fitting(trial, feed.plan, Ranks()))
     facts = {"data_digest": data_digest(run)}
     curves, bar = Curves(run, False, 0), Bar(None, "", "", mute=True)
-    parts = (learner, objective, plan, micro_batches, _no_validation, log, facts, curves, Signals(), bar)
+    parts = (learner, objective, feed, micro_batches, _no_validation, log, facts, curves, Signals(), bar)
     return Loop(run, config, machine, *parts)
 
 

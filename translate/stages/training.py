@@ -26,9 +26,10 @@ from translate.training.checkpoint import Learner, load_model, load_weights, new
 from translate.training.compiled import kernels_in
 from translate.training.curves import Curves
 from translate.training.distributed import Ranks, in_contact, joined
+from translate.training.feed import Feed
 from translate.training.guard import LossScale
 from translate.training.loop import Loop
-from translate.training.loss import Objective
+from translate.training.loss import Objective, packs
 from translate.training.micro_batches import MicroBatches, Trial, fitting
 from translate.training.optimizer import build_optimizer
 from translate.training.progress import Progress
@@ -204,10 +205,10 @@ def _go_on(
     """Run the loop from where the learner stands."""
     train, step = config.train, learner.progress.step
     log.rewind()
-    plan = BatchPlan(load_split(run, "train"), config.seed, train.update_tokens)
+    feed = feed_of(config, run, learner, machine, ranks)
     micro_batches = MicroBatches(machine, run.machine_file)
     trial = Trial(learner, objective, machine)
-    micro_batches.settle(train.batch_tokens, step + 1, lambda: fitting(trial, plan, ranks))
+    micro_batches.settle(train.batch_tokens, step + 1, lambda: fitting(trial, feed.plan, ranks))
     if ranks.first:
         micro_batches.store()
     facts = {"data_digest": data_digest(run)}
@@ -215,8 +216,15 @@ def _go_on(
     curves = Curves(run, train.tensorboard and ranks.first, step)
     bar = Bar(train.max_steps, "train", "steps", done=step, mute=not ranks.first)
     with bar, contextlib.closing(curves):
-        parts = (learner, objective, plan, micro_batches, validator, log, facts, curves, signals, bar, ranks)
+        parts = (learner, objective, feed, micro_batches, validator, log, facts, curves, signals, bar, ranks)
         return Loop(run, config, machine, *parts).train()
+
+
+def feed_of(config: Config, run: RunDirectory, learner: Learner, machine: Machine, ranks: Ranks) -> Feed:
+    """The training text, before memory is measured: where there is room, it lies on the device."""
+    plan = BatchPlan(load_split(run, "train"), config.seed, config.train.update_tokens)
+    packed = packs(learner.model, machine)
+    return Feed(plan, torch.device(machine.device), packed, ranks.number, ranks.count)
 
 
 def validator_of(config: Config, run: RunDirectory, machine: Machine, ranks: Ranks) -> Validator:

@@ -55,6 +55,23 @@ class Update:
     """Micro-batches, each with its place in the whole update"""
 
 
+@dataclass(frozen=True)
+class Share:
+    """Which examples are in the micro-batches that one rank learns from in an update."""
+
+    tokens: int
+    """Real target tokens of the whole update, over all ranks"""
+    examples: Examples
+    parts: list[tuple[int, Integers]]
+    """Micro-batches, each with its place in the whole update; one without examples has nothing to learn"""
+    spare: Integers
+    """(1,) what passes through the model in its stead"""
+
+    def batch(self, chosen: Integers) -> Batch:
+        """One of its micro-batches."""
+        return make_batch(self.examples, chosen) if len(chosen) else make_batch(self.examples, self.spare).idle()
+
+
 class Turn(NamedTuple):
     """Whose turn it is: an update of a pool of an epoch, each counted from 0."""
 
@@ -91,7 +108,7 @@ class BatchPlan:
         self._shuffled = lru_cache(1)(self._shuffle)
         self._pool = lru_cache(1)(self._fill)
 
-    def update(self, turn: Turn, batch_tokens: int, rank: int = 0, ranks: int = 1) -> Update:
+    def share(self, turn: Turn, batch_tokens: int, rank: int = 0, ranks: int = 1) -> Share:
         """The part of an update that is `rank`'s; each micro-batch has at most `batch_tokens` real target tokens.
 
         One pair that has more is a micro-batch by itself. The micro-batches are dealt out in turn, as many to each; if
@@ -104,10 +121,13 @@ class BatchPlan:
         cuts = even_cut(lengths, batch_tokens, ranks)
         parts = [chosen[start:end] for start, end in itertools.pairwise(cuts)]
         parts += [chosen[:0]] * (-len(parts) % ranks)
-        spare = make_batch(pool.examples, chosen[:1]).idle()
-        mine = range(rank, len(parts), ranks)
-        batches = [make_batch(pool.examples, parts[place]) if len(parts[place]) else spare for place in mine]
-        return Update(int(lengths.sum()), list(zip(mine, batches, strict=True)))
+        mine = [(place, parts[place]) for place in range(rank, len(parts), ranks)]
+        return Share(int(lengths.sum()), pool.examples, mine, chosen[:1])
+
+    def update(self, turn: Turn, batch_tokens: int, rank: int = 0, ranks: int = 1) -> Update:
+        """`share` as arrays."""
+        share = self.share(turn, batch_tokens, rank, ranks)
+        return Update(share.tokens, [(place, share.batch(chosen)) for place, chosen in share.parts])
 
     def after(self, turn: Turn) -> Turn:
         """The turn that follows."""

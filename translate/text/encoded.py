@@ -136,7 +136,7 @@ class EncodedSplit:
             first += count
         if len(parts) == 1:
             return parts[0]  # not copied, for it may be large
-        return parts[0] if len(parts) == 1 else np.concatenate([np.zeros(0, dtype), *parts])
+        return np.concatenate([np.zeros(0, dtype), *parts])
 
 
 def _segmented(texts: Texts, side: Side, pairs: Integers, key: tuple[int, ...], dtype: Any) -> Sequences:

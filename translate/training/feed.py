@@ -1,8 +1,9 @@
 """Updates as tensors on the device, on a GPU each made while the one before it is learnt from.
 
-There a thread makes the arrays of the next update and starts their way to the device by way of pinned memory, so that
-the host, which launches the work of this update, waits neither for NumPy nor for the bus. On a CPU a thread would only
-take time from the model, and an update is made when it is asked for.
+There a thread names the sentences of the next update, which are read on the device if the text is there; if not, it
+makes their arrays and starts them on their way by pinned memory. So the host, which launches the work of this update,
+waits neither for NumPy nor for the bus. On a CPU a thread would only take time from the model, and an update is made
+when it is asked for.
 """
 
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -11,8 +12,10 @@ from dataclasses import dataclass
 import torch
 
 from translate.errors import is_out_of_memory
-from translate.text.batches import BatchPlan, Turn, Update
+from translate.text.arrays import Integers
+from translate.text.batches import BatchPlan, Share, Turn, Update
 from translate.training.loss import TensorBatch
+from translate.training.resident import resident
 
 
 @dataclass(frozen=True)
@@ -40,6 +43,7 @@ class Feed:
         if device.type == "cuda":  # a thread begins with the first GPU, whichever one its process has
             self.device = torch.device("cuda", torch.cuda.current_device())
             self.thread = ThreadPoolExecutor(1, initializer=torch.cuda.set_device, initargs=(self.device,))
+        self.text = resident(plan.split, self.device)
         self._ahead: tuple[tuple[Turn, int], Future[Fed]] | None = None
 
     def update(self, turn: Turn, batch_tokens: int) -> Fed:
@@ -54,11 +58,10 @@ class Feed:
         return fed
 
     def on_device(self, update: Update, after: Turn) -> Fed:
-        """Move an update of NumPy arrays there."""
+        """Move an update of arrays there."""
         parts = [(place, TensorBatch.of(batch, self.device, self.packed)) for place, batch in update.parts]
-        batches = [batch for _, batch in update.parts]
-        largest, pairs = max(batch.tokens for batch in batches), max(len(batch.indices) for batch in batches)
-        return Fed(update.tokens, parts, largest, pairs, after)
+        pairs = max(len(batch.indices) for _, batch in update.parts)
+        return _fed(update.tokens, parts, pairs, after)
 
     def _wait(self, thread: ThreadPoolExecutor, asked: tuple[Turn, int], made: Future[Fed] | None) -> Fed:
         """What was asked for. All of it is made in the one thread, so that the plan is read by nobody else."""
@@ -71,5 +74,16 @@ class Feed:
         return thread.submit(self._make, *asked).result()
 
     def _make(self, turn: Turn, batch_tokens: int) -> Fed:
-        update = self.plan.update(turn, batch_tokens, self.rank, self.ranks)
-        return self.on_device(update, self.plan.after(turn))
+        share = self.plan.share(turn, batch_tokens, self.rank, self.ranks)
+        parts = [(place, self._batch(share, chosen)) for place, chosen in share.parts]
+        pairs = max(len(chosen) for _, chosen in share.parts)
+        return _fed(share.tokens, parts, pairs, self.plan.after(turn))
+
+    def _batch(self, share: Share, chosen: Integers) -> TensorBatch:
+        if self.text is None or not len(chosen):
+            return TensorBatch.of(share.batch(chosen), self.device, self.packed)
+        return self.text.batch(share.examples.rows[chosen], self.packed)
+
+
+def _fed(tokens: int, parts: list[tuple[int, TensorBatch]], pairs: int, after: Turn) -> Fed:
+    return Fed(tokens, parts, max(batch.tokens for _, batch in parts), pairs, after)

@@ -18,13 +18,11 @@ from translate.config import Config
 from translate.device import Machine
 from translate.errors import DataError, Interrupted, TryAgainError, is_out_of_memory
 from translate.run import EventLog, RunDirectory
-from translate.text.batches import BatchPlan
 from translate.training.checkpoint import Learner, save_checkpoint
 from translate.training.curves import Curves
 from translate.training.distributed import Ranks, whole
 from translate.training.feed import Fed, Feed
 from translate.training.guard import LEAST, Guard
-from translate.training.loss import packs
 from translate.training.micro_batches import MicroBatches
 from translate.training.optimizer import set_lr
 from translate.training.progress import Validation
@@ -59,7 +57,7 @@ class Loop:
     learner: Learner
     objective: nn.Module
     """The `Objective` of the learner's model, as all ranks train it."""
-    plan: BatchPlan
+    feed: Feed
     micro_batches: MicroBatches
     validate: Validate
     log: EventLog
@@ -90,9 +88,6 @@ class Loop:
         self.progress = self.learner.progress
         self.saved = self.position()
         self.saved_at = self.progress.seconds
-        device = torch.device(self.machine.device)
-        packed = packs(self.learner.model, self.machine)
-        self.feed = Feed(self.plan, device, packed, self.ranks.number, self.ranks.count)
         self.guard = Guard(self.learner.optimizer, self.learner.scale)
 
     def train(self) -> str:

@@ -8,14 +8,12 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from translate.device import Machine
+from translate.models.multi_head import MultiHead
 from translate.models.seq2seq import Aux, Seq2Seq, Tokens
-from translate.models.spans import has_kernel
+from translate.models.spans import FILLED_TO, has_kernel
 from translate.text.batches import Batch
 from translate.training.compiled import Compiled
 from translate.training.projected_loss import projected_loss
-
-PACKED_MULTIPLE = 256
-"""Tokens of a packed side come in multiples of this, so that kernels meet few shapes."""
 
 Array = np.ndarray[tuple[int, ...], np.dtype[np.integer]]
 
@@ -42,43 +40,45 @@ class TensorBatch:
         return cls(
             layout(batch.src, batch.src_lengths, device),
             layout(batch.tgt_in, batch.tgt_lengths, device),
-            _tensor(batch.tgt_out.ravel()[real], device),
-            _tensor(np.arange(len(real)) if packed else real, device),
+            to_device(batch.tgt_out.ravel()[real], device),
+            to_device(np.arange(len(real)) if packed else real, device),
             len(real),
         )
 
 
 def packs(model: Seq2Seq, machine: Machine) -> bool:
     """Whether micro-batches go to the model packed: where there is a kernel for that."""
-    return machine.device == "cuda" and machine.precision != "fp32" and model.reads_packed and has_kernel()
+    if machine.device != "cuda" or machine.precision == "fp32" or not model.reads_packed:
+        return False
+    return has_kernel(module.head_width for module in model.modules() if isinstance(module, MultiHead))
 
 
 def _padded(ids: Array, lengths: Array, device: torch.device) -> Tokens:
     host_lengths = torch.from_numpy(np.ascontiguousarray(lengths, dtype=np.int64))
-    return Tokens(_tensor(ids, device), _tensor(lengths, device), ids.shape[1], host_lengths=host_lengths)
+    return Tokens(to_device(ids, device), to_device(lengths, device), ids.shape[1], host_lengths=host_lengths)
 
 
 def _packed(ids: Array, lengths: Array, device: torch.device) -> Tokens:
-    """ids (B, L) -> sentence after sentence, and one more of what fills up to the next multiple of PACKED_MULTIPLE."""
+    """ids (B, L) -> sentence after sentence, and one more of what fills up to the next multiple of FILLED_TO."""
     real = int(lengths.sum())
-    spare = -real % PACKED_MULTIPLE if real else PACKED_MULTIPLE
-    counts = np.append(lengths, spare) if spare else lengths
+    counts = np.append(lengths, FILLED_TO - real % FILLED_TO)
     rows = np.repeat(np.arange(len(counts)), counts)
     offsets = np.concatenate([[0], np.cumsum(counts)])
-    flat = np.zeros(real + spare, dtype=np.int64)
+    flat, places = np.zeros((2, len(rows)), dtype=np.int64)
     flat[:real] = ids[np.arange(ids.shape[1]) < lengths[:, None]]
+    places[:real] = np.arange(real) - offsets[rows[:real]]
     return Tokens(
-        _tensor(flat, device),
-        _tensor(counts, device),
-        int(counts.max()),
-        _tensor(offsets, device).int(),
-        _tensor(rows, device),
-        _tensor(np.arange(len(flat)) - offsets[rows], device),
+        to_device(flat, device),
+        to_device(counts, device),
+        max(1, int(lengths.max())),
+        to_device(offsets, device).int(),
+        to_device(rows, device),
+        to_device(places, device),
     )
 
 
-def _tensor(array: Array, device: torch.device) -> Tensor:
-    """On a GPU by way of pinned memory, so that the copy need not be waited for."""
+def to_device(array: Array, device: torch.device) -> Tensor:
+    """As int64; on a GPU by way of pinned memory, so that the copy need not be waited for."""
     tensor = torch.from_numpy(np.ascontiguousarray(array, dtype=np.int64))
     return tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor
 
