@@ -34,21 +34,21 @@ TGT = sequences([6, 7, 8], [4], [5, 5, 10, 10, 65535], [], [7, 7])
 SPLIT = EncodedSplit(SRC, TGT, (5,), (1.0,))
 
 
-def fields(tokens: Tokens) -> dict[str, Tensor | int | None]:
-    return vars(tokens)
+def tensors(batch: TensorBatch) -> list[Tensor | None]:
+    def of(side: Tokens) -> list[Tensor | None]:
+        return [side.ids, side.lengths, side.offsets, side.rows, side.places, side.host_lengths]
+
+    return [batch.tgt_out, batch.real, *of(batch.src), *of(batch.tgt_in)]
 
 
 def assert_same(one: TensorBatch, other: TensorBatch) -> None:
     assert (one.tokens, one.src.longest, one.tgt_in.longest) == (other.tokens, other.src.longest, other.tgt_in.longest)
-    pairs = [(one.tgt_out, other.tgt_out), (one.real, other.real)]
-    for mine, theirs in ((one.src, other.src), (one.tgt_in, other.tgt_in)):
-        assert fields(mine).keys() == fields(theirs).keys()
-        pairs += [(fields(mine)[name], fields(theirs)[name]) for name in fields(mine) if name != "longest"]
-    for this, that in pairs:
-        assert (this is None) == (that is None)
-        if this is not None:
-            assert this.dtype == that.dtype
-            assert torch.equal(this, that)
+    for mine, theirs in zip(tensors(one), tensors(other), strict=True):
+        if mine is None or theirs is None:
+            assert mine is theirs
+        else:
+            assert mine.dtype == theirs.dtype
+            assert torch.equal(mine, theirs)
 
 
 @pytest.mark.parametrize("packed", [False, True], ids=["padded", "packed"])
