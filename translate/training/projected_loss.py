@@ -17,8 +17,8 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 LOGITS_AT_ONCE = {"cpu": 2**22, "cuda": 2**26}
-"""Numbers in a chunk of logits: 16 MB on a CPU; 256 MB on a GPU, which would have done a small chunk before the host had
-sent the next."""
+"""Numbers in a chunk of logits: 16 MB on a CPU; 256 MB on a GPU, which would be done with a small chunk before the host
+had sent the next."""
 
 
 def plain_losses(features: Tensor, weight: Tensor, bias: Tensor | None, words: Tensor, smoothing: float) -> Tensor:
