@@ -34,7 +34,7 @@ class Spans:
         """query (N_q, H, d), keys and values (N_k, H, d) -> contexts (N_q, H, d)."""
         of, to = self.queries, self.keys
         assert of.offsets is not None
-        if query.is_cuda and query.dtype in (torch.bfloat16, torch.float16):
+        if kernel_takes(query):
             from torch.nn.attention.varlen import varlen_attn  # loads the compiler, which takes a second
 
             window = (-1, 0) if self.causal else (-1, -1)
@@ -50,6 +50,11 @@ class Spans:
             q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2), seen, scale=scale
         )
         return packed(context.transpose(1, 2), of)
+
+
+def kernel_takes(query: Tensor) -> bool:
+    """Whether the kernel multiplies such numbers."""
+    return query.is_cuda and query.dtype in (torch.bfloat16, torch.float16)
 
 
 def has_kernel(widths: Iterable[int]) -> bool:
