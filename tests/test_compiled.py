@@ -23,19 +23,21 @@ from translate.training.loss import Objective, TensorBatch
 
 def test_the_packed_transformer_is_one_graph_for_all_lengths() -> None:
     """A graph that broke would send the host to work between kernels."""
-    seq2seq, seen = model().train(), []
+    torch._dynamo.reset()  # of what other tests compiled
+    seq2seq, seen, graphs = model().train(), [], []
 
     def count(graph: torch.fx.GraphModule, _: Any) -> Any:
         seen.append(graph)
         return graph
 
     whole = torch.compile(seq2seq, backend=count, dynamic=True, fullgraph=True)
-    for repeats in (1, 30, 90, 200):
+    for repeats in (21, 1, 30, 90, 200):  # in the first the sides differ: the compiler takes what is equal to stay so
         given = TensorBatch.of(batch(PAIRS * repeats), CPU, packed=True)
         features, _ = whole(given.src, given.tgt_in)
         expected, _ = seq2seq(given.src, given.tgt_in)
         torch.testing.assert_close(features, expected)
-    assert len(seen) <= 2
+        graphs.append(len(seen))
+    assert 1 <= graphs[0] == graphs[-1]
 
 
 def test_the_objective_uses_what_is_compiled(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,7 +1,8 @@
 """How a model is told where in a sequence a word stands."""
 
 import math
-from typing import Literal
+from collections.abc import Callable
+from typing import Literal, Self
 
 import torch
 from torch import Tensor, nn
@@ -9,6 +10,10 @@ from torch import Tensor, nn
 from translate.config import ConvEncoderConfig, TransformerEncoderConfig, embedding_width
 from translate.errors import DataError
 from translate.models.seq2seq import Tokens
+
+AT_FIRST = 500
+"""Rows of a table of sinusoids: more than most sentences need, and as many as no packed side has, for the compiler
+takes what it finds equal to be so always."""
 
 
 class Positions(nn.Module):
@@ -25,7 +30,8 @@ class Positions(nn.Module):
             self.table = nn.Parameter(torch.empty(config.max_positions, self.width))
             nn.init.normal_(self.table, std=self.width**-0.5)
         else:
-            self._sinusoids = sinusoids(0, self.width)  # not a buffer: neither saved nor cast, but grown on demand
+            # Not a buffer: neither saved nor cast, but grown on demand.
+            self._sinusoids = sinusoids(AT_FIRST, self.width)
 
     def forward(self, embedded: Tensor, first: int) -> Tensor:
         """embedded (..., L, D) at positions first, first + 1, ... -> the same shape."""
@@ -33,21 +39,20 @@ class Positions(nn.Module):
         if self.kind == "none":
             return scaled
         end = first + embedded.size(-2)
-        return scaled + self._upto(end, embedded)[first:end]
+        return scaled + self._upto(end)[first:end].to(scaled)
 
     def tell(self, embedded: Tensor, tokens: Tokens) -> Tensor:
         """The word vectors of whole sentences, padded (B, L, D) or packed (N, D) -> the same shape."""
         if tokens.places is None:
             return self(embedded, 0)
         scaled = embedded * math.sqrt(self.width)
-        return scaled if self.kind == "none" else scaled + self._upto(tokens.longest, embedded)[tokens.places]
+        return scaled if self.kind == "none" else scaled + self._upto(tokens.longest)[tokens.places].to(scaled)
 
-    def _upto(self, end: int, like: Tensor) -> Tensor:
+    def _upto(self, end: int) -> Tensor:
         """At least `end` rows of width D."""
         if self.kind == "sinusoidal":
-            if self._sinusoids.size(0) < end or self._sinusoids.dtype != like.dtype:
-                self._sinusoids = sinusoids(max(64, 2 * end), self.width).to(like.dtype)
-            self._sinusoids = self._sinusoids.to(like.device)
+            if self._sinusoids.size(0) < end:
+                self._sinusoids = sinusoids(2 * end, self.width).to(self._sinusoids.device)
             return self._sinusoids
         if end > self.table.size(0):
             raise DataError(
@@ -55,6 +60,13 @@ class Positions(nn.Module):
                 "positions are learned: shorten the text, or train with a larger max_positions or with sinusoids"
             )
         return self.table
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
+        """Move the table with the weights: a graph in which it moved, or grew, would be compiled again without that."""
+        moved = super()._apply(fn, recurse)
+        if self.kind == "sinusoidal":
+            self._sinusoids = self._sinusoids.to(fn(self._sinusoids).device)
+        return moved
 
 
 def sinusoids(length: int, width: int) -> Tensor:
