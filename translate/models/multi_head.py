@@ -48,8 +48,10 @@ class MultiHead(nn.Module):
 
     def _fused(self, query: Tensor, keys: Tensor, values: Tensor, visible: Visible) -> Tensor:
         bias = visible.bias.expand(query.size(0), query.size(1), keys.size(1))
-        context = F.scaled_dot_product_attention(query[None], keys[None], values[None], bias[None], scale=self.scale)
-        return context[0] if visible.alive is None else context[0] * visible.alive
+        # By sentence and head: a grid has room for 65,535 of either, and of both together there may be more.
+        q, k, v, hidden = (tensor.unflatten(0, (-1, self.heads)) for tensor in (query, keys, values, bias))
+        context = F.scaled_dot_product_attention(q, k, v, hidden, scale=self.scale).flatten(0, 1)
+        return context if visible.alive is None else context * visible.alive
 
     def look_within(self, query: Tensor, keys: Tensor, values: Tensor, spans: Spans) -> Tensor:
         """The same for packed sequences: (N_q, H, d), (N_k, H, d) -> (N_q, D)."""
