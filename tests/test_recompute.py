@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import nn
 
 from tests.choices import Kind, covering, decoder_of, encoder_for, name_of, valid_choices
@@ -20,8 +21,8 @@ from translate.config import (
 )
 from translate.config.settings import Config
 from translate.models import build_model
-from translate.models.dropout import Keyed
-from translate.models.seq2seq import Seq2Seq
+from translate.models.dropout import Dropout, Keyed
+from translate.models.seq2seq import Seq2Seq, Side
 from translate.run import RunDirectory
 from translate.stages.training import train
 from translate.text.batches import Batch
@@ -94,6 +95,16 @@ def test_what_was_sampled_is_sampled_again(kind: Kind, choice: dict[str, Any]) -
     kept, again = learnt(config, recompute=False), learnt(config, recompute=True)
     assert kept[:2] == again[:2]
     assert again[2] >= {2}
+
+
+@pytest.mark.parametrize("kind", MODELS)
+def test_a_generator_draws_again_what_it_drew(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As on a GPU, where masks come not of keys but of the device's generator; here that is the host's."""
+    monkeypatch.setattr(Side, "draws_by_key", False)
+    monkeypatch.setattr(Dropout, "forward", lambda self, x: F.dropout(x, self.p, training=self.training))
+    kept, again = learnt(MODELS[kind], recompute=False), learnt(MODELS[kind], recompute=True)
+    assert kept[:2] == again[:2]
+    assert (kept[2], again[2]) == ({1}, {2})
 
 
 def test_nothing_is_computed_again_where_nothing_is_learnt() -> None:

@@ -145,6 +145,11 @@ class Side(nn.Module):
     is_one_graph = True
     """Whether `forward` is the same kernels in the same order for all lengths, and can be compiled as a whole."""
 
+    @property
+    def draws_by_key(self) -> bool:
+        """Whether what is drawn comes of keys, and not of a generator, as on a GPU."""
+        return not self.embedding.weight.is_cuda
+
     def compile_steps(self, compiled: Compiler) -> None:
         """Compile what the host goes through again and again, where that is what `forward` does."""
 
@@ -152,14 +157,19 @@ class Side(nn.Module):
         """layer(*args). With `recompute` nothing but the arguments is kept for the backward pass, which calls it again.
 
         Gradient checkpointing (Chen et al. 2016). What draws stands in the modules `drawing`; it counts its calls, and
-        the second time counts from where it stood the first time, so that it draws the same.
+        the second time counts from where it stood the first time, so that it draws the same. A generator is put back to
+        where it stood.
         """
         if not (self.recompute and self.training and torch.is_grad_enabled()):
             return layer(*args)
+        result: Result
+        if not self.draws_by_key:
+            result = checkpoint(layer, *args, use_reentrant=False)
+            return result
         sites = [site for module in drawing for site in module.modules() if isinstance(site, Keyed)]
         again = _counting_from(sites, [site.calls for site in sites])
         contexts = lambda: (contextlib.nullcontext(), again)  # noqa: E731 - the name says what it is
-        result: Result = checkpoint(layer, *args, use_reentrant=False, preserve_rng_state=False, context_fn=contexts)
+        result = checkpoint(layer, *args, use_reentrant=False, preserve_rng_state=False, context_fn=contexts)
         return result
 
 
