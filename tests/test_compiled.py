@@ -9,16 +9,26 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor
+from torch._dynamo.backends.common import aot_autograd
 from torch._dynamo.testing import CompileCounterWithBackend
+from torch._functorch.compilers import nop
 
 from tests.test_loss import PAIRS, batch
 from tests.test_packed import CPU, model
-from tests.tiny import in_child
+from tests.tiny import in_child, tiny_config, tiny_corpus
 from translate.config import ModelConfig
+from translate.device import Machine
 from translate.models import build_model
 from translate.models.seq2seq import Seq2Seq, Tokens
+from translate.run import RunDirectory
+from translate.stages.tokenization import tokenize
+from translate.text.batches import BatchPlan, Turn
+from translate.text.encoded import load_split
+from translate.training.checkpoint import Learner
 from translate.training.compiled import IN_USE, VARIABLES, Compiled, kernels_in
 from translate.training.loss import Objective, TensorBatch
+from translate.training.micro_batches import Trial
+from translate.training.progress import Progress
 
 
 def test_the_packed_transformer_is_one_graph_for_all_lengths() -> None:
@@ -134,6 +144,50 @@ def test_what_cannot_be_compiled_runs_as_it_stands(
     assert tried == ["compiled"]
     told = capsys.readouterr().err
     assert told == ("warning: torch.compile failed (RuntimeError: no compiler here); training goes on without it\n")
+
+
+@pytest.fixture(scope="module")
+def plan(tmp_path_factory: pytest.TempPathFactory) -> BatchPlan:
+    root = tmp_path_factory.mktemp("text")
+    run = RunDirectory(root / "run").create()
+    tokenize(tiny_config(tiny_corpus(root / "corpus")), run)
+    return BatchPlan(load_split(run, "train"), 1, 120)
+
+
+@pytest.mark.parametrize("works", [True, False])
+def test_a_backward_pass_that_cannot_be_compiled_is_found_out_before_it_is_needed(
+    works: bool, plan: BatchPlan, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """With lengths of all kinds it is compiled when it is first gone through, long after the forward pass."""
+
+    def kernels(graph: torch.fx.GraphModule, given: Any) -> Any:
+        tried.append("back")
+        if not works:
+            raise RuntimeError("no such kernel\nand a long story")
+        return nop(graph, given)
+
+    tried: list[str] = []
+    compiler, backend = torch.compile, aot_autograd(fw_compiler=nop, bw_compiler=kernels)
+    monkeypatch.setattr(
+        torch, "compile", lambda function, dynamic: compiler(function, dynamic=dynamic, backend=backend)
+    )
+    torch._dynamo.reset()
+    part = {"kind": "transformer", "layers": 1, "width": 8, "heads": 2, "feed_forward": 16, "dropout": 0.0}
+    config = ModelConfig.model_validate({"encoder": part, "decoder": part})
+    seq2seq = build_model(config, 60, 60)
+    objective, optimizer = Objective(seq2seq, 0.1, compiled=True), torch.optim.AdamW(seq2seq.parameters())
+    learner = Learner(seq2seq, optimizer, None, None, Progress(), None)  # type: ignore[arg-type] # nobody reads here
+    trial = Trial(learner, objective, Machine("cpu", "fp32", 1, "highest"))
+    trial.prove(plan)
+    assert tried
+    told = capsys.readouterr().err.split("\n")[-2:]
+    reason = "RuntimeError: no such kernel"
+    assert works or told == [f"warning: torch.compile failed ({reason}); training goes on without it", ""]
+    assert all(parameter.grad is None for parameter in seq2seq.parameters())
+    tried.clear()
+    for _, arrays in plan.update(Turn(), 50).parts:
+        objective(TensorBatch.of(arrays, CPU))[0].backward()
+    assert works or not tried
 
 
 def test_the_model_itself_may_still_fail(monkeypatch: pytest.MonkeyPatch) -> None:

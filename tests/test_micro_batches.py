@@ -231,6 +231,22 @@ def test_measuring_leaves_no_trace(corpus: Path, tmp_path: Path, monkeypatch: py
     assert history(tmp_path / "auto") == [[0, 120]]
 
 
+def test_a_compiled_model_is_proved_before_its_memory_is_measured(
+    corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    order: list[str] = []
+    settle = MicroBatches.settle
+
+    def settled(*given: Any) -> None:
+        order.append("settled")
+        settle(*given)
+
+    monkeypatch.setattr(Trial, "prove", lambda _, plan: order.append(f"proved {plan.update_tokens}"))
+    monkeypatch.setattr(MicroBatches, "settle", settled)
+    train(settings(corpus, max_steps=1), RunDirectory(tmp_path / "run"))
+    assert order == ["proved 120", "settled"]
+
+
 # Out of memory
 
 

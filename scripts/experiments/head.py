@@ -2,8 +2,8 @@
 
     python scripts/experiments/head.py
 
-Makes the block `head` of docs/performance.md. Six trainings of 2,600 updates, each half an hour to an hour on one core;
-with `--only bf16` and `--only fp32` two of these commands can run side by side.
+Makes the block `head` of docs/performance.md. Six trainings of 1,300 updates, each 20 to 45 minutes on one core; with
+`--only bf16` and `--only fp32` two of these commands can run side by side.
 """
 
 import math
@@ -58,8 +58,8 @@ def publish(found: Mapping[str, Sequence[Result]], absent: Sequence[str], chosen
     """Put the table where it belongs."""
     said = "[head.yaml](../scripts/experiments/head.yaml)"
     details = page.same(
-        f"Multi30k German to English, `test_2016_flickr`; {said}, seeds 1, 2 and 3, beam 5, running average of the "
-        "weights; all else is in bf16. Mean ± standard deviation."
+        f"Multi30k German to English, `test_2016_flickr`; {said}, 1,300 updates, seeds 1, 2 and 3, beam 5, running "
+        "average of the weights; all else is in bf16. Mean ± standard deviation."
     )
     notes = page.made_of([result for results in found.values() for result in results], NAME, details)
     lines = "\n".join(f"- {note('en')}" for note in notes + page.missing(absent))

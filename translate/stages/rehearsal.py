@@ -34,6 +34,7 @@ def rehearsal(config: Config, run: RunDirectory) -> Loop:
     feed = feed_of(config, run, learner, machine, Ranks())
     micro_batches, trial = MicroBatches(machine, None), Trial(learner, objective, machine)
     first = learner.progress.step + 1
+    trial.prove(feed.plan)
     micro_batches.settle(config.train.batch_tokens, first, lambda: fitting(trial, feed.plan, Ranks()))
     facts = {"data_digest": data_digest(run)}
     curves, bar = Curves(run, False, 0), Bar(None, "", "", mute=True)

@@ -208,6 +208,7 @@ def _go_on(
     feed = feed_of(config, run, learner, machine, ranks)
     micro_batches = MicroBatches(machine, run.machine_file)
     trial = Trial(learner, objective, machine)
+    trial.prove(feed.plan)
     micro_batches.settle(train.batch_tokens, step + 1, lambda: fitting(trial, feed.plan, ranks))
     if ranks.first:
         micro_batches.store()

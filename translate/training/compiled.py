@@ -43,10 +43,17 @@ class Compiled(Generic[Given, Result]):
             if is_out_of_memory(error):
                 raise
             result = self._plain(*given, **named)  # raises what the compiler is not to blame for
-            reason = " ".join(str(error).partition("\n")[0].split())
-            note(f"warning: torch.compile failed ({type(error).__name__}: {reason}); training goes on without it")
-            self._call = self._plain
+            self.give_up(error)
             return result
+
+    def give_up(self, error: Exception) -> bool:
+        """Run plainly from now on, and say why; false if it was so already."""
+        if self._call is self._plain:
+            return False
+        reason = " ".join(str(error).partition("\n")[0].split())
+        note(f"warning: torch.compile failed ({type(error).__name__}: {reason}); training goes on without it")
+        self._call = self._plain
+        return True
 
 
 @contextlib.contextmanager

@@ -94,6 +94,11 @@ class Objective(nn.Module):
             model.decoder.compile_steps(Compiled)
         self.label_smoothing = label_smoothing
 
+    @property
+    def whole(self) -> Compiled[..., tuple[Tensor, Aux]] | None:
+        """The compiled model, if it is compiled as a whole."""
+        return self.read if isinstance(self.read, Compiled) else None
+
     def forward(self, batch: TensorBatch) -> tuple[Tensor, int]:
         """Sum of the loss over the batch's real target tokens, in nats, and their number.
 

@@ -25,10 +25,10 @@ from translate.text.encoded import EncodedSplit, Examples
 from translate.training import memory
 from translate.training.checkpoint import Learner
 from translate.training.distributed import Ranks
-from translate.training.loss import TensorBatch, packs
+from translate.training.loss import Objective, TensorBatch, packs
 
 PROBE = 512
-"""Padded tokens of both sides in the smaller of two probes."""
+"""Padded tokens of both sides in the smaller of two probes; target tokens of what proves a compiled model."""
 LOOKED_AT = 500_000
 """Target tokens of the plan among which the largest micro-batch is looked for, or one pool if that has more."""
 AT_ONCE = 2**20
@@ -109,6 +109,21 @@ class Trial:
         finally:
             moments.clear()
             self.learner.optimizer.zero_grad(set_to_none=True)
+
+    def prove(self, plan: BatchPlan) -> None:
+        """Go back through a compiled model once, and do without the compiler if that fails.
+
+        Its backward pass is not compiled before it is first needed; in an update that would be too late.
+        """
+        whole = self.objective.whole if isinstance(self.objective, Objective) else None
+        if whole is None:
+            return
+        (_, batch), *_ = plan.update(Turn(), PROBE).parts
+        try:
+            self.run(batch, passes=1)
+        except Exception as error:
+            if is_out_of_memory(error) or not whole.give_up(error):
+                raise
 
     def fits(self, batch: Batch) -> bool:
         """Whether it passes within the limit, found by trying: for a GPU, where too little memory is but an error."""
