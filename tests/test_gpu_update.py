@@ -1,7 +1,7 @@
 """An update as a GPU gets it, done on tensors that have a shape and no numbers: whatever asked for a number would fail.
 
 They say of themselves that they are on a GPU, so that all goes the way it goes there; the variable-length kernel is
-present with the shapes that it declares. A recurrent encoder is left out, for it does wait once, to sort its sentences.
+present with the shapes that it declares. A recurrent encoder is left out: PyTorch packs no sequences without numbers.
 """
 
 from collections.abc import Sequence

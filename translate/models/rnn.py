@@ -19,7 +19,18 @@ from translate.models.attention import Attention, Look, Prepared
 from translate.models.cells import Hidden
 from translate.models.dropout import Dropout
 from translate.models.loop_matrix import LoopMatrix
-from translate.models.seq2seq import Aux, Compiler, Decoder, Encoder, Memory, Record, State, Tokens, build_embedding
+from translate.models.seq2seq import (
+    Aux,
+    Compiler,
+    Decoder,
+    Encoder,
+    Memory,
+    Record,
+    State,
+    Tokens,
+    build_embedding,
+    sent,
+)
 
 
 class RnnEncoder(Encoder):
@@ -43,7 +54,7 @@ class RnnEncoder(Encoder):
     def forward(self, src: Tokens, record: Record | None = None) -> Memory:
         """src (B, S) -> states (B, S, D), summary (B, D): forward state at the last, backward at the first token."""
         lengths = src.lengths.cpu() if src.host_lengths is None else src.host_lengths
-        ids = pack_padded_sequence(src.ids, lengths, batch_first=True, enforce_sorted=False)
+        ids = _packed(src.ids, lengths)
         packed, last = _with_data(ids, _embed(self.embedding, ids.data)), None
         for layer, dropout in zip(self.layers, self.dropout, strict=True):
             packed, last = layer(_with_data(packed, dropout(packed.data)))
@@ -221,6 +232,14 @@ def _embed(embedding: nn.Embedding, ids: Tensor) -> Tensor:
 def _beside(left: Tensor, right: Tensor) -> Tensor:
     """Two vectors in one, in the number format of the first."""
     return torch.cat([left, right.to(left.dtype)], -1)
+
+
+def _packed(ids: Tensor, lengths: Tensor) -> PackedSequence:
+    """ids (B, S) as `pack_padded_sequence` packs them, with lengths (B,) on the host, but without waiting for a GPU."""
+    falling, order = lengths.sort(descending=True)
+    order = sent(order, ids.device)
+    packed = pack_padded_sequence(ids.index_select(0, order), falling, batch_first=True)
+    return PackedSequence(packed.data, packed.batch_sizes, order)
 
 
 def _with_data(packed: PackedSequence, data: Tensor) -> PackedSequence:

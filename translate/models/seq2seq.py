@@ -52,6 +52,11 @@ class Tokens:
         return torch.arange(self.longest, device=self.ids.device) < self.lengths[:, None]
 
 
+def sent(tensor: Tensor, device: torch.device) -> Tensor:
+    """The tensor of the host on the device; on a GPU by way of pinned memory, so that nobody waits for the copy."""
+    return tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor
+
+
 @dataclass(frozen=True)
 class Memory:
     """What an encoder hands over: states (B, S, D_enc) in the layout of their Tokens, and their summary (B, D_enc).

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from translate.device import Machine
 from translate.models.multi_head import MultiHead
-from translate.models.seq2seq import Aux, Seq2Seq, Tokens
+from translate.models.seq2seq import Aux, Seq2Seq, Tokens, sent
 from translate.models.spans import FILLED_TO, has_kernel
 from translate.text.batches import Batch
 from translate.training.compiled import Compiled
@@ -78,9 +78,8 @@ def _packed(ids: Array, lengths: Array, device: torch.device) -> Tokens:
 
 
 def to_device(array: Array, device: torch.device) -> Tensor:
-    """As int64; on a GPU by way of pinned memory, so that the copy need not be waited for."""
-    tensor = torch.from_numpy(np.ascontiguousarray(array, dtype=np.int64))
-    return tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor
+    """As int64."""
+    return sent(torch.from_numpy(np.ascontiguousarray(array, dtype=np.int64)), device)
 
 
 class Objective(nn.Module):
