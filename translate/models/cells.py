@@ -4,6 +4,7 @@ The weights live in torch's own one-layer modules, which run whole sequences; th
 Equations and gate order are torch's.
 """
 
+import contextlib
 from typing import Literal
 
 import torch
@@ -49,8 +50,20 @@ def first_hidden(layer: nn.Module, h: Tensor) -> Hidden:
 def run(layer: nn.Module, x: Tensor, hidden: Hidden) -> Tensor:
     """All steps at once: x (T, B, inputs) -> h of each step (T, B, D)."""
     first = tuple(part[None] for part in hidden)
-    states, _ = layer(x, first if isinstance(layer, nn.LSTM) else first[0])
+    with wide_enough(x):
+        states, _ = layer(x, first if isinstance(layer, nn.LSTM) else first[0])
     return states
+
+
+def wide_enough(x: Tensor) -> contextlib.AbstractContextManager[object]:
+    """Context for a whole layer: on a GPU, autocast to bf16 is off in it.
+
+    Autocast runs cuDNN's recurrent layers in fp16 whatever it is set to, and without a scale for the loss their small
+    gradients would vanish.
+    """
+    device = x.device.type
+    narrow = torch.is_autocast_enabled(device) and torch.get_autocast_dtype(device) == torch.bfloat16
+    return torch.autocast(device, enabled=False) if x.is_cuda and narrow else contextlib.nullcontext()
 
 
 def step(layer: nn.Module, x: Tensor, hidden: Hidden) -> Hidden:

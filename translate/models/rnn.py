@@ -57,10 +57,11 @@ class RnnEncoder(Encoder):
         ids = _packed(src.ids, lengths)
         packed, last = _with_data(ids, _embed(self.embedding, ids.data)), None
         for layer, dropout in zip(self.layers, self.dropout, strict=True):
-            packed, last = layer(_with_data(packed, dropout(packed.data)))
+            with cells.wide_enough(packed.data):
+                packed, last = layer(_with_data(packed, dropout(packed.data)))
         h = last[0] if isinstance(last, tuple) else last  # (directions, B, width of one)
         assert h is not None
-        states, _ = pad_packed_sequence(packed, batch_first=True, total_length=src.longest)
+        states = _unpacked(packed, src.longest)
         return Memory(states, src.lengths, src.longest, h.transpose(0, 1).flatten(1), states)
 
 
@@ -240,6 +241,13 @@ def _packed(ids: Tensor, lengths: Tensor) -> PackedSequence:
     order = sent(order, ids.device)
     packed = pack_padded_sequence(ids.index_select(0, order), falling, batch_first=True)
     return PackedSequence(packed.data, packed.batch_sizes, order)
+
+
+def _unpacked(packed: PackedSequence, longest: int) -> Tensor:
+    """The way back, (B, S, D). In its own order PyTorch would put the lengths too, and wait for the GPU to do so."""
+    states, _ = pad_packed_sequence(PackedSequence(packed.data, packed.batch_sizes), True, total_length=longest)
+    assert packed.unsorted_indices is not None
+    return states.index_select(0, packed.unsorted_indices)
 
 
 def _with_data(packed: PackedSequence, data: Tensor) -> PackedSequence:

@@ -80,7 +80,7 @@ class LocalM(Scope):
         self, query: Tensor, time: Tensor | int, lengths: Tensor, longest: int
     ) -> tuple[Tensor | None, Tensor | None]:
         """A mask only."""
-        centre = torch.minimum(torch.as_tensor(time, device=lengths.device), lengths - 1)
+        centre = (lengths - 1).clamp(max=time)
         distance = (torch.arange(longest, device=lengths.device) - centre).abs()
         return _outside(distance > self.window, query.dtype), None
 
