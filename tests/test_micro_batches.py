@@ -25,12 +25,13 @@ from translate.run import RunDirectory
 from translate.stages.training import train
 from translate.text.arrays import Sequences
 from translate.text.batches import Batch, BatchPlan, Turn
+from translate.text.encoded import EncodedSplit
 from translate.training import memory
 from translate.training.checkpoint import newest_sound
 from translate.training.distributed import Ranks
 from translate.training.loop import Loop
 from translate.training.loss import Objective, TensorBatch
-from translate.training.micro_batches import MicroBatches, Trial, fitting, last_rows, padded, worst_case
+from translate.training.micro_batches import MicroBatches, Trial, fitting, last_rows, padded, real, worst_case
 
 CLOCKS = {"time", "tokens_per_second"}
 MACHINE = Machine("cpu", "fp32", 1, "highest")
@@ -142,7 +143,7 @@ class Scales:
 
     def __init__(self, device: str) -> None:
         self.device = torch.device(device)
-        self.sharded = False
+        self.sharded = self.packed = False
         self.weighed: list[int] = []
 
     def run(self, batch: Batch) -> None:
@@ -229,6 +230,18 @@ def test_measuring_leaves_no_trace(corpus: Path, tmp_path: Path, monkeypatch: py
     assert measured == [120]
     assert outcome(tmp_path / "auto") == outcome(tmp_path / "told")
     assert history(tmp_path / "auto") == [[0, 120]]
+
+
+def test_what_is_packed_is_measured_without_padding() -> None:
+    """One long source among many short ones is the most that is padded, and far from the most that is packed."""
+    sources = [[5] * 300 + [2]] + [[5, 2]] * 200 + [[5] * 20 + [2]] * 30
+    targets = [[6] * 2] + [[6]] * 200 + [[6] * 20] * 30
+    split = EncodedSplit(Sequences.of(sources, np.uint16), Sequences.of(targets, np.uint16), (231,), (1.0,))
+    plan = BatchPlan(split, 1, 10_000)
+    by_padding, by_tokens = (worst_case(plan, 240, packed=packed) for packed in (False, True))
+    every = [batch for _, batch in plan.update(Turn(), 240).parts]
+    assert padded(by_padding) >= max(map(padded, every))
+    assert int(by_tokens.src_lengths.sum() + by_tokens.tgt_lengths.sum()) >= max(map(real, every)) > real(by_padding)
 
 
 def test_a_compiled_model_is_proved_before_its_memory_is_measured(

@@ -124,7 +124,7 @@ def forecast(config: Config, run: RunDirectory, seconds: float) -> Forecast:
 def _make_worst_update(loop: Loop) -> None:
     """As much memory as an update can take: the largest micro-batch, while gradients of another are there."""
     tokens = loop.micro_batches.at(loop.progress.step + 1)
-    worst = worst_case(loop.feed.plan, tokens)
+    worst = worst_case(loop.feed.plan, tokens, packed=loop.feed.packed)
     parts = [(0, worst), (1, worst)] if tokens < loop.feed.plan.update_tokens else [(0, worst)]
     update = Update(sum(batch.tokens for _, batch in parts), parts)
     loop.update(loop.feed.on_device(update, loop.feed.plan.after(loop.progress.turn)))

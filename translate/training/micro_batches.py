@@ -27,8 +27,10 @@ from translate.training.checkpoint import Learner
 from translate.training.distributed import Ranks
 from translate.training.loss import Objective, TensorBatch, packs
 
-PROBE = 512
-"""Padded tokens of both sides in the smaller of two probes; target tokens of what proves a compiled model."""
+PROBE, PACKED_PROBE = 512, 16_384
+"""Tokens of both sides in the smaller of two probes. Packed ones are many more, for each side is filled up."""
+PROVED = 512
+"""Target tokens of what goes through a compiled model to prove it."""
 LOOKED_AT = 500_000
 """Target tokens of the plan among which the largest micro-batch is looked for, or one pool if that has more."""
 AT_ONCE = 2**20
@@ -89,6 +91,7 @@ class Trial:
         self.learner = learner
         self.machine = machine
         self.device = torch.device(machine.device)
+        self.packed = packs(learner.model, machine)
         self.sharded = isinstance(objective, FSDPModule)
         self.objective = objective.module if isinstance(objective, DistributedDataParallel) else objective
 
@@ -104,7 +107,7 @@ class Trial:
             for place in range(passes):
                 model.key_randomness(0, 0, place)
                 with self.machine.autocast():
-                    loss, tokens = self.objective(TensorBatch.of(batch, self.device, packs(model, self.machine)))
+                    loss, tokens = self.objective(TensorBatch.of(batch, self.device, self.packed))
                 (loss / tokens).backward()
         finally:
             moments.clear()
@@ -118,9 +121,10 @@ class Trial:
         whole = self.objective.whole if isinstance(self.objective, Objective) else None
         if whole is None:
             return
-        (_, batch), *_ = plan.update(Turn(), PROBE).parts
+        share = plan.share(Turn(), PROVED)
+        _, chosen = share.parts[0]
         try:
-            self.run(batch, passes=1)
+            self.run(share.batch(chosen), passes=1)
         except Exception as error:
             if is_out_of_memory(error) or not whole.give_up(error):
                 raise
@@ -137,7 +141,7 @@ class Trial:
 
 
 class Growth:
-    """Peak memory as a straight line over the padded tokens of a micro-batch, through two small probes.
+    """Peak memory as a straight line over the tokens of a micro-batch, through two small probes.
 
     For a CPU, where too little memory is no error but the end of the process, and for sharded weights, which all ranks
     must gather equally often.
@@ -146,15 +150,17 @@ class Growth:
     def __init__(self, trial: Trial, worst: Batch, sharing: int) -> None:
         self.limit = memory.limit(trial.device, sharing)
         rows = len(worst.indices)
-        few = min(max(1, rows // 2), -(-PROBE * rows // padded(worst)))
+        self.size = size_of(trial.packed)
+        probe = PACKED_PROBE if trial.packed else PROBE
+        few = min(max(1, rows // 2), -(-probe * rows // self.size(worst)))
         small, large = (last_rows(worst, count) for count in (few, min(2 * few, rows)))
-        self.start, self.first = padded(small), memory.peak_of(lambda: trial.run(small), trial.device)
+        self.start, self.first = self.size(small), memory.peak_of(lambda: trial.run(small), trial.device)
         more = memory.peak_of(lambda: trial.run(large), trial.device) - self.first
-        self.slope = max(0.0, more / max(1, padded(large) - self.start))
+        self.slope = max(0.0, more / max(1, self.size(large) - self.start))
 
     def needed(self, batch: Batch) -> int:
         """Bytes that the whole process will hold."""
-        return self.first + round(self.slope * (padded(batch) - self.start))
+        return self.first + round(self.slope * (self.size(batch) - self.start))
 
     def fits(self, batch: Batch) -> bool:
         """Whether that is within the limit, if the system knows one."""
@@ -167,22 +173,23 @@ def fitting(trial: Trial, plan: BatchPlan, ranks: Ranks) -> int:
     A single pair is never too much: it is what training cannot do with less than.
     """
     tokens = plan.update_tokens
-    worst = worst_case(plan, tokens, ranks.count)
+    worst = worst_case(plan, tokens, ranks.count, trial.packed)
     by_trial = trial.device.type == "cuda" and not trial.sharded
     fits = trial.fits if by_trial else Growth(trial, worst, ranks.on_this_machine).fits
     while len(worst.indices) > 1 and not fits(worst):
         tokens //= 2
-        worst = worst_case(plan, tokens, ranks.count)
+        worst = worst_case(plan, tokens, ranks.count, trial.packed)
     (least,) = ranks.most(-tokens)
     return -int(least)
 
 
-def worst_case(plan: BatchPlan, batch_tokens: int, ranks: int = 1) -> Batch:
-    """As large a micro-batch as training will meet, padding included: the largest of some pools of the plan.
+def worst_case(plan: BatchPlan, batch_tokens: int, ranks: int = 1, packed: bool = False) -> Batch:
+    """As large a micro-batch as training will meet, padding included unless `packed`: the largest of some pools.
 
     The longest sentences of a pool are padded to the longest of them. Any pool may have the longest of the whole text,
     so each micro-batch that is the longest of its pool is looked at with those in it too.
     """
+    size = size_of(packed)
     longest = [_longest(plan.split.sources), _longest(plan.split.targets)]
     turn, tokens = Turn(), 0
     worst: Batch | None = None
@@ -193,13 +200,13 @@ def worst_case(plan: BatchPlan, batch_tokens: int, ranks: int = 1) -> Batch:
             for _, batch in (
                 part for rank in range(ranks) for part in plan.update(turn, batch_tokens, rank, ranks).parts
             ):
-                worst = max((each for each in (worst, batch) if each is not None), key=padded)
+                worst = max((each for each in (worst, batch) if each is not None), key=size)
                 tail = max((each for each in (tail, batch) if each is not None), key=_width)
                 tokens += batch.tokens
             turn = plan.after(turn)
         assert worst is not None
         assert tail is not None
-        worst = max(worst, _with(plan.split, tail, longest), key=padded)
+        worst = max(worst, _with(plan.split, tail, longest), key=size)
     return worst
 
 
@@ -226,6 +233,16 @@ def _longest(sequences: Sequences) -> int:
 def padded(batch: Batch) -> int:
     """Tokens of both sides with their padding."""
     return batch.src.size + batch.tgt_in.size
+
+
+def real(batch: Batch) -> int:
+    """Tokens of both sides without padding."""
+    return int(batch.src_lengths.sum() + batch.tgt_lengths.sum())
+
+
+def size_of(packed: bool) -> Callable[[Batch], int]:
+    """What memory grows with."""
+    return real if packed else padded
 
 
 def last_rows(batch: Batch, count: int) -> Batch:
