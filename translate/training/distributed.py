@@ -19,11 +19,12 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.distributed_c10d import _abort_process_group
 from torch.distributed.fsdp import FSDPModule, fully_shard
 from torch.distributed.tensor import DTensor, distribute_tensor
 from torch.nn.parallel import DistributedDataParallel
 
-from translate.errors import TryAgainError
+from translate.errors import Interrupted, TryAgainError
 from translate.models.seq2seq import Block
 
 PATIENCE = timedelta(days=30)
@@ -137,8 +138,13 @@ def joined(device: str) -> Iterator[Ranks]:
     try:
         group = dist.new_group(backend="gloo", timeout=PATIENCE)
         yield Ranks(dist.get_rank(), count, int(os.environ["LOCAL_WORLD_SIZE"]), group)
-    finally:
+    except Interrupted:  # where all had agreed to stop
         dist.destroy_process_group()
+        raise
+    except BaseException:
+        _abort_process_group()  # destroying would wait for kernels of NCCL that wait for the others
+        raise
+    dist.destroy_process_group()
 
 
 def whole(tensor: Tensor) -> Tensor:
