@@ -280,6 +280,8 @@ def test_config_schema(capsys: pytest.CaptureFixture[str]) -> None:
         (KeyboardInterrupt(), 130, "error: interrupted\n"),
         (MemoryError(), 75, "error: out of memory; lower "),
         (RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried"), 75, "error: out of memory; lower "),
+        (RuntimeError("CUDA error: out of memory"), 75, "error: out of memory; lower "),
+        (RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling"), 75, "error: out of memory; lower "),
         (OSError(errno.ENOSPC, "No space left on device", "x"), 74, "error: x: No space left on device; make room"),
         (FileNotFoundError(errno.ENOENT, "No such file or directory", "x"), 66, "error: x: No such file"),
         (PermissionError(errno.EACCES, "Permission denied", "x"), 73, "error: x: Permission denied; choose another"),

@@ -31,7 +31,7 @@ from translate.training.micro_batches import Trial
 from translate.training.progress import Progress
 
 
-def test_the_packed_transformer_is_one_graph_for_all_lengths() -> None:
+def test_the_packed_transformer_is_one_graph_for_all_lengths(monkeypatch: pytest.MonkeyPatch) -> None:
     """A graph that broke would send the host to work between kernels."""
     torch._dynamo.reset()  # of what other tests compiled
     seq2seq, seen, graphs = model().train(), [], []
@@ -40,8 +40,11 @@ def test_the_packed_transformer_is_one_graph_for_all_lengths() -> None:
         seen.append(graph)
         return graph
 
-    whole = torch.compile(seq2seq, backend=count, dynamic=True, fullgraph=True)
-    for repeats in (21, 1, 30, 90, 200):  # in the first the sides differ: the compiler takes what is equal to stay so
+    compiler = torch.compile
+    chosen: dict[str, Any] = {"backend": count, "fullgraph": True}
+    monkeypatch.setattr(torch, "compile", lambda function, dynamic: compiler(function, dynamic=dynamic, **chosen))
+    whole = Compiled(seq2seq)
+    for repeats in (1, 30, 90, 200):  # in the first both sides are 256 long
         given = TensorBatch.of(batch(PAIRS * repeats), CPU, packed=True)
         features, _ = whole(given.src, given.tgt_in)
         expected, _ = seq2seq(given.src, given.tgt_in)
@@ -69,6 +72,15 @@ def test_the_objective_uses_what_is_compiled(monkeypatch: pytest.MonkeyPatch) ->
     assert objective(given)[0].item() == plain.item()
     assert calls == ["compiled"]
     assert [name for name, _ in objective.named_parameters()] == [f"model.{n}" for n, _ in seq2seq.named_parameters()]
+
+
+@pytest.mark.parametrize("kind", ["transformer", "conv"])
+def test_coverage_goes_from_one_position_to_the_next(kind: str) -> None:
+    """Unrolled, it would be a graph for every length."""
+    for coverage in (True, False):
+        decoder = {"kind": kind, "width": 8, "attention": {"score": "additive", "coverage": coverage}}
+        config = {"encoder": {"kind": kind, "width": 8}, "decoder": decoder}
+        assert build_model(ModelConfig.model_validate(config), 11, 11).is_one_graph is not coverage
 
 
 def recurrent() -> Seq2Seq:

@@ -54,8 +54,13 @@ MODELS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "rnn, hard choices": (TRANSFORMER, rnn(score="general", selection="hard")),
     "rnn, gumbel": (TRANSFORMER, rnn(score="general", selection="gumbel")),
     "rnn, sparsemax in a window": (TRANSFORMER, rnn(score="general", normalizer="sparsemax", scope="local_p")),
+    "rnn, a window that moves on": (TRANSFORMER, rnn(score="general", scope="local_m")),
     "gru": (TRANSFORMER, rnn(score="general") | {"cell": "gru"}),
 }
+
+
+WHOLE_LAYERS = {"rnn, not fed", "rnn, a fixed vector"}
+"""Those of which cuDNN runs the recurrent layers."""
 
 
 def without_numbers(mode: FakeTensorMode, tensor: Tensor) -> FakeTensor:
@@ -104,6 +109,7 @@ def test_nor_with_a_loss_scale(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, 
 def passes_without_numbers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, *, fp16: bool) -> None:
     loop, config = begun(tmp_path, monkeypatch, MODELS[name])
     calls: list[Tensor] = []
+    kinds: set[torch.dtype] = set()
     attend = kernel.varlen_attn
 
     def counted(query: Tensor, *rest: Any, **named: Any) -> Any:
@@ -113,6 +119,8 @@ def passes_without_numbers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name
     monkeypatch.setattr(kernel, "varlen_attn", counted)
     with FakeTensorMode(allow_non_fake_inputs=True) as mode:
         as_on_a_gpu(loop, mode, config, fp16=fp16)
+        for layer in (module for module in loop.learner.model.modules() if isinstance(module, nn.RNNBase)):
+            layer.register_forward_hook(lambda _, given, states: kinds.add(states[0].dtype))
         layouts = [False, True] if loop.learner.model.reads_packed else [False]
         for packed in layouts:
             loop.feed.packed = packed
@@ -120,6 +128,8 @@ def passes_without_numbers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name
                 loop.next_update()
             assert bool(calls) == packed
         assert len(loop.unread) == loop.progress.step == UPDATES * len(layouts)
+        assert fp16 or kinds <= {torch.float32}  # cuDNN would make fp16 of bf16, without a loss scale
+        assert bool(kinds) == (name in WHOLE_LAYERS)
         assert {query.dtype for query in calls} <= {torch.float16 if fp16 else torch.bfloat16}
         with pytest.raises(DataDependentOutputException):
             loop.read()  # so it would have been seen

@@ -115,7 +115,10 @@ def is_out_of_memory(error: BaseException) -> bool:
     """Whether Python, or torch on either device, could not get memory. torch need not be imported to tell."""
     if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
         return True
-    return isinstance(error, RuntimeError) and "allocate memory" in str(error)
+    said = str(error)  # by the host, by CUDA and Triton, by cuBLAS
+    return isinstance(error, RuntimeError) and any(
+        words in said for words in ("allocate memory", "out of memory", "STATUS_ALLOC_FAILED")
+    )
 
 
 def _explain_system(error: OSError) -> tuple[int, str]:

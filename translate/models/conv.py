@@ -72,6 +72,7 @@ class ConvDecoder(Decoder):
         self.layers = nn.ModuleList(GatedConvolution(config) for _ in range(config.layers))
         if self.attends:
             self.across = nn.ModuleList(MultiStep(config, memory_width) for _ in range(config.layers))
+            self.is_one_graph = not config.attention.coverage  # with it the host leads from one position to the next
         else:
             self.summary = NormedLinear(memory_width, width)
         self.exit = NormedLinear(width, width)

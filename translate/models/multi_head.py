@@ -47,10 +47,11 @@ class MultiHead(nn.Module):
         return self.output(context.unflatten(0, (-1, self.heads)).transpose(1, 2).flatten(2))
 
     def _fused(self, query: Tensor, keys: Tensor, values: Tensor, visible: Visible) -> Tensor:
-        bias = visible.bias.expand(query.size(0), query.size(1), keys.size(1))
         # By sentence and head: a grid has room for 65,535 of either, and of both together there may be more.
-        q, k, v, hidden = (tensor.unflatten(0, (-1, self.heads)) for tensor in (query, keys, values, bias))
-        context = F.scaled_dot_product_attention(q, k, v, hidden, scale=self.scale).flatten(0, 1)
+        q, k, v = (tensor.unflatten(0, (-1, self.heads)) for tensor in (query, keys, values))
+        one = visible.bias.size(0) == 1
+        bias = visible.bias[None] if one else visible.bias.unflatten(0, (-1, self.heads))
+        context = F.scaled_dot_product_attention(q, k, v, bias, scale=self.scale).flatten(0, 1)
         return context if visible.alive is None else context * visible.alive
 
     def look_within(self, query: Tensor, keys: Tensor, values: Tensor, spans: Spans) -> Tensor:

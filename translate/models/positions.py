@@ -11,9 +11,8 @@ from translate.config import ConvEncoderConfig, TransformerEncoderConfig, embedd
 from translate.errors import DataError
 from translate.models.seq2seq import Tokens
 
-AT_FIRST = 500
-"""Rows of a table of sinusoids: more than most sentences need, and as many as no packed side has, for the compiler
-takes what it finds equal to be so always."""
+AT_FIRST = 512
+"""Rows of a table of sinusoids, more than most sentences need."""
 
 
 class Positions(nn.Module):
@@ -46,7 +45,7 @@ class Positions(nn.Module):
         if tokens.places is None:
             return self(embedded, 0)
         scaled = embedded * math.sqrt(self.width)
-        return scaled if self.kind == "none" else scaled + self._upto(tokens.longest)[tokens.places].to(scaled)
+        return scaled if self.kind == "none" else scaled + self._upto(tokens.longest).to(scaled)[tokens.places]
 
     def _upto(self, end: int) -> Tensor:
         """At least `end` rows of width D."""

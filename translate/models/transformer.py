@@ -81,6 +81,7 @@ class TransformerDecoder(Decoder):
         self.norm = nn.LayerNorm(config.width) if config.norm == "pre" else nn.Identity()
         usual = all(isinstance(layer.cross_attention, CrossAttention) for layer in self.layers)
         self.reads_packed = usual and config.attention_dropout == 0
+        self.is_one_graph = not config.attention.coverage  # with it the host leads from one position to the next
 
     def forward(self, tgt_in: Tokens, memory: Memory, record: Record | None = None) -> tuple[Tensor, Aux]:
         """tgt_in (B, T) -> features (B, T, D). Padding comes after the real tokens, so the past never holds any.

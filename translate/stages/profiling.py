@@ -17,6 +17,7 @@ from translate.errors import UsageError
 from translate.run import RunDirectory
 from translate.stages.rehearsal import rehearsal
 from translate.training.loop import Loop
+from translate.training.loss import Objective
 from translate.training.stopwatch import Place, Stopwatch
 
 WARM_UP, TIMED, TRACED = 3, 10, 2
@@ -24,9 +25,9 @@ WARM_UP, TIMED, TRACED = 3, 10, 2
 OPERATORS = 15
 """Operators in the table."""
 REST = "the rest"
-PARTS = ("data", "encoder", "decoder", "loss", "backward", "clipping", "optimizer", "average of weights", REST)
-"""In the order of an update. `loss` is projection and cross-entropy with their gradients, which are made at once; `the
-rest` is bookkeeping."""
+PARTS = ("data", "encoder", "decoder", "model", "loss", "backward", "clipping", "optimizer", "average of weights", REST)
+"""In the order of an update. `model` is both sides where they are compiled as one; `loss` is projection and
+cross-entropy with their gradients, which are made at once; `the rest` is bookkeeping."""
 
 
 @dataclass(frozen=True)
@@ -104,11 +105,16 @@ def profile_training(config: Config, run: RunDirectory) -> ProfilingReport:
 
 def _places(loop: Loop) -> list[Place]:
     """What is called in an update, and the part it belongs to."""
-    model, learner = loop.learner.model, loop.learner
+    learner = loop.learner
+    model: list[Place] = []
+    if isinstance(loop.objective, Objective) and loop.objective.whole is not None:
+        model = [Place(loop.objective, "read", "model")]  # a look inside would make another program of it
+    else:
+        sides = learner.model.encoder, learner.model.decoder
+        model = [Place(side, "forward", name) for side, name in zip(sides, ("encoder", "decoder"), strict=True)]
     return [
         Place(loop.feed, "update", "data"),
-        Place(model.encoder, "forward", "encoder"),
-        Place(model.decoder, "forward", "decoder"),
+        *model,
         Place(loop.objective, "forward", "loss"),
         Place(torch.Tensor, "backward", "backward"),
         Place(loop, "gradient_norm", "clipping"),

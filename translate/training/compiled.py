@@ -30,6 +30,8 @@ class Compiled(Generic[Given, Result]):
     """A function of tensors, compiled for whatever lengths come; plain from the first failure on."""
 
     def __init__(self, plain: Callable[Given, Result]) -> None:
+        torch.fx.experimental._config.use_duck_shape = False  # lengths that are once equal need not stay so
+        torch._dynamo.config.optimize_ddp = False  # the graph that was proved is the one that is used
         self._plain = plain
         self._call = torch.compile(plain, dynamic=True)
 

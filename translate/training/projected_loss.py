@@ -103,6 +103,7 @@ def _chunked(
         rounded = gradient.to(dtype)
         by_h[part] = rounded @ w
         by_w += rounded.t() @ h[part]
+        del z, gradient, rounded  # before those of the next chunk are made
     if by_h is not None and by_w is not None and smoothing:
         by_h -= (smoothing / size * column_sum).to(by_h.dtype)
         by_w -= smoothing / size * features.to(wide).sum(0)
