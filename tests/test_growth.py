@@ -8,8 +8,9 @@ from pathlib import Path
 
 import growth
 import pytest
-from growth import CHANGED, VALID, WARM_UP, Growth, family, grown, perturbed, resident, table, write_text
+from growth import CHANGED, VALID, WARM_UP, Growth, family, grown, perturbed, resident, table, write_config, write_text
 
+from translate.config.reader import load_config
 from translate.text.lines import read_lines
 
 PAIRS = [(f"나는 {i} 집에 간다", f"I go home {i}") for i in range(40)]
@@ -44,6 +45,15 @@ def test_each_size_gets_its_text(tmp_path: Path) -> None:
     valid = list(read_lines(sizes[1].folder / "valid.tgt"))
     assert valid == [tgt for _, tgt in PAIRS[: min(VALID, 4)]]
     assert not set(valid) & set(read_lines(sizes[1].folder / "train.tgt"))
+
+
+def test_all_sizes_are_cut_by_one_tokenizer(tmp_path: Path) -> None:
+    own, given = (Growth(count, tmp_path / str(count)) for count in (100, 10))
+    for one, tokenizer in ((own, None), (given, tmp_path / "joint.model")):
+        one.folder.mkdir()
+        write_config(one, 1, {}, tokenizer)
+    assert load_config(own.config).tokenizer.model is None
+    assert load_config(given.config).tokenizer.model == str(tmp_path / "joint.model")
 
 
 def test_memory_is_that_of_a_process_and_of_what_it_started() -> None:

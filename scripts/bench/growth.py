@@ -3,8 +3,9 @@
     python scripts/bench/growth.py SRC TGT --work DIR [--sizes 10000 100000 1000000 10000000] [--seconds 60]
 
 The corpora are made of the text given: as it is, then again and again with a few words of each line exchanged for
-others of the text, so that hardly two pairs are alike. The same seed makes the same text. DIR/SIZE gets the text of a
-size and a run. `translate tokenize` is timed, with the most memory that all its processes held together; `translate
+others of the text, so that hardly two pairs are alike. The same seed makes the same text. All are cut into pieces by
+the tokenizer of the largest, or their sentences would differ in length. DIR/SIZE gets the text of a size and a run.
+`translate tokenize` is timed, with the most memory that all its processes held together; `translate
 train` is started, with nothing of its files in the system's cache, and timed up to its first update. All trainings stay
 alive and take turns (see README.md), so that what slows the machine down slows all of them down. What is counted as
 memory of training is what belongs to the process alone (RssAnon); the pages of the arrays that it has looked at
@@ -115,12 +116,14 @@ def write_text(src: Path, tgt: Path, growths: Sequence[Growth], seed: int) -> No
                         file.write(f"{line}\n")
 
 
-def write_config(growth: Growth, threads: int, model: dict[str, Any]) -> None:
-    """JSON, which is YAML. Nothing is validated or saved meanwhile."""
+def write_config(growth: Growth, threads: int, model: dict[str, Any], tokenizer: Path | None) -> None:
+    """JSON, which is YAML. Nothing is validated or saved meanwhile. Without a tokenizer it trains one."""
     corpora = {split: [{side: f"{split}.{side}" for side in ("src", "tgt")}] for split in ("train", "valid")}
     never = dict.fromkeys(("max_steps", "validate_every", "save_every", "save_minutes"), NEVER)
     train = {**never, "threads": threads, "log_every": 1}
-    settings = {"device": "cpu", "data": corpora, "model": model, "train": train}
+    settings: dict[str, Any] = {"device": "cpu", "data": corpora, "model": model, "train": train}
+    if tokenizer is not None:
+        settings["tokenizer"] = {"model": str(tokenizer)}
     growth.config.write_text(json.dumps(settings), encoding="utf-8")
 
 
@@ -259,9 +262,11 @@ def main() -> None:
     growths = [Growth(pairs, arguments.work.resolve() / str(pairs)) for pairs in sorted(arguments.sizes)]
     write_text(arguments.src, arguments.tgt, growths, arguments.seed)
     part = {"kind": "transformer", "width": arguments.width, "dropout": 0.1}
-    for growth in growths:
-        write_config(growth, arguments.threads, {"encoder": part, "decoder": part, "tie": "all"})
+    tokenizer: Path | None = None
+    for growth in reversed(growths):
+        write_config(growth, arguments.threads, {"encoder": part, "decoder": part, "tie": "all"}, tokenizer)
         tokenize(growth)
+        tokenizer = tokenizer or growth.run.tokenizer / "joint.model"
         say(f"{growth.pairs:,} pairs: tokenized in {growth.tokenize_seconds:.0f} s")
     rounds = max(3, round(arguments.seconds / arguments.turn))
     train(growths, arguments.threads, arguments.turn, rounds)
