@@ -105,16 +105,13 @@ def profile_training(config: Config, run: RunDirectory) -> ProfilingReport:
 
 def _places(loop: Loop) -> list[Place]:
     """What is called in an update, and the part it belongs to."""
-    learner = loop.learner
-    model: list[Place] = []
+    model, learner = loop.learner.model, loop.learner
+    passes = [Place(model.encoder, "forward", "encoder"), Place(model.decoder, "forward", "decoder")]
     if isinstance(loop.objective, Objective) and loop.objective.whole is not None:
-        model = [Place(loop.objective, "read", "model")]  # a look inside would make another program of it
-    else:
-        sides = learner.model.encoder, learner.model.decoder
-        model = [Place(side, "forward", name) for side, name in zip(sides, ("encoder", "decoder"), strict=True)]
+        passes = [Place(loop.objective, "read", "model")]  # a look inside would make another program of it
     return [
         Place(loop.feed, "update", "data"),
-        *model,
+        *passes,
         Place(loop.objective, "forward", "loss"),
         Place(torch.Tensor, "backward", "backward"),
         Place(loop, "gradient_norm", "clipping"),
