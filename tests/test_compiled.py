@@ -15,15 +15,12 @@ from torch._functorch.compilers import nop
 
 from tests.test_loss import PAIRS, batch
 from tests.test_packed import CPU, model
-from tests.tiny import in_child, tiny_config, tiny_corpus
+from tests.tiny import in_child, tiny_plan
 from translate.config import ModelConfig
 from translate.device import Machine
 from translate.models import build_model
 from translate.models.seq2seq import Seq2Seq, Tokens
-from translate.run import RunDirectory
-from translate.stages.tokenization import tokenize
 from translate.text.batches import BatchPlan, Turn
-from translate.text.encoded import load_split
 from translate.training.checkpoint import Learner
 from translate.training.compiled import IN_USE, VARIABLES, Compiled, kernels_in
 from translate.training.loss import Objective, TensorBatch
@@ -160,10 +157,7 @@ def test_what_cannot_be_compiled_runs_as_it_stands(
 
 @pytest.fixture(scope="module")
 def plan(tmp_path_factory: pytest.TempPathFactory) -> BatchPlan:
-    root = tmp_path_factory.mktemp("text")
-    run = RunDirectory(root / "run").create()
-    tokenize(tiny_config(tiny_corpus(root / "corpus")), run)
-    return BatchPlan(load_split(run, "train"), 1, 120)
+    return tiny_plan(tmp_path_factory.mktemp("text"))
 
 
 @pytest.mark.parametrize("works", [True, False])

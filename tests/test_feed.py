@@ -8,11 +8,8 @@ from typing import Any
 import pytest
 import torch
 
-from tests.tiny import tiny_config, tiny_corpus
-from translate.run import RunDirectory
-from translate.stages.tokenization import tokenize
+from tests.tiny import tiny_plan
 from translate.text.batches import BatchPlan, Share, Turn, Update
-from translate.text.encoded import load_split
 from translate.training.feed import Fed, Feed
 
 CPU = torch.device("cpu")
@@ -20,10 +17,7 @@ CPU = torch.device("cpu")
 
 @pytest.fixture(scope="module")
 def plan(tmp_path_factory: pytest.TempPathFactory) -> BatchPlan:
-    root = tmp_path_factory.mktemp("feed")
-    run = RunDirectory(root / "run").create()
-    tokenize(tiny_config(tiny_corpus(root / "text")), run)
-    return BatchPlan(load_split(run, "train"), 1, 120)
+    return tiny_plan(tmp_path_factory.mktemp("feed"))
 
 
 def content(fed: Fed) -> list[object]:

@@ -8,14 +8,12 @@ import pytest
 import torch
 from torch import Tensor
 
-from tests.tiny import tiny_config, tiny_corpus
+from tests.tiny import tiny_plan
 from translate.models.seq2seq import Tokens
 from translate.models.spans import FILLED_TO
-from translate.run import RunDirectory
-from translate.stages.tokenization import tokenize
 from translate.text.arrays import Sequences
-from translate.text.batches import BatchPlan, Turn, make_batch
-from translate.text.encoded import EncodedSplit, Texts, load_split
+from translate.text.batches import Turn, make_batch
+from translate.text.encoded import EncodedSplit, Texts
 from translate.text.tokenizer import Tokenizer
 from translate.training import resident as door
 from translate.training.feed import Feed
@@ -73,9 +71,7 @@ def test_a_side_that_is_full_gets_one_more_filling(packed: bool) -> None:
 @pytest.mark.parametrize(("ranks", "batch_tokens"), [(1, 120), (1, 30), (2, 30), (40, 30)])
 def test_every_rank_is_fed_the_same(tmp_path: Path, packed: bool, ranks: int, batch_tokens: int) -> None:
     """Where there are several, one at times has nothing to learn."""
-    run = RunDirectory(tmp_path / "run").create()
-    tokenize(tiny_config(tiny_corpus(tmp_path / "text")), run)
-    plan, turn = BatchPlan(load_split(run, "train"), 1, 120), Turn()
+    plan, turn = tiny_plan(tmp_path), Turn()
     idle = 0
     while turn.epoch == 0:
         for rank in (0, ranks - 1):

@@ -12,6 +12,9 @@ from pathlib import Path
 from translate.config import Config
 from translate.errors import TranslateError
 from translate.run import RunDirectory
+from translate.stages.tokenization import tokenize
+from translate.text.batches import BatchPlan
+from translate.text.encoded import load_split
 
 WORDS = ["나는", "너는", "학생이다", "의사다", "책을", "물을", "읽는다", "마신다", "오늘", "내일", "집에서", "크게"]
 TURNED = ["I", "you", "student", "doctor", "book", "water", "read", "drink", "today", "tomorrow", "home", "loud"]
@@ -58,6 +61,13 @@ def tiny_config(corpus: Path, **train: object) -> Config:
             "decode": {"beam": 2, "max_length": 12, "batch_size": 4},
         }
     )
+
+
+def tiny_plan(root: Path) -> BatchPlan:
+    """The updates of the tiny text, which is made and tokenized in `root`."""
+    run = RunDirectory(root / "run").create()
+    tokenize(tiny_config(tiny_corpus(root / "text")), run)
+    return BatchPlan(load_split(run, "train"), 1, 120)
 
 
 def in_child(work: Callable[[], object], log: Path) -> int:
