@@ -94,7 +94,7 @@ def test_every_pair_once_an_epoch_within_the_budgets(update_tokens: int, batch_t
 def test_updates_are_nearly_full_and_little_is_padded() -> None:
     updates = whole_epoch(BatchPlan(random_split(5000), 1, 400), 0, 400)
     tokens = [sum(batch.tokens for batch in update) for update in updates]
-    assert np.mean(tokens) > 0.94 * 400
+    assert np.mean(tokens) > 0.93 * 400
     assert min(tokens) > 0.8 * 400
     padded = sum(max(batch.src.shape[1], batch.tgt_in.shape[1]) * len(batch.indices) for u in updates for batch in u)
     longer = sum(int(np.maximum(batch.src_lengths, batch.tgt_lengths).sum()) for u in updates for batch in u)
@@ -102,7 +102,7 @@ def test_updates_are_nearly_full_and_little_is_padded() -> None:
 
 
 def test_plan_is_a_pure_function_of_seed_and_epoch() -> None:
-    split = random_split(300, weights=(1.0, 0.5))
+    split = random_split(600, weights=(1.0, 0.5))
 
     def indices(seed: int, turn: Turn) -> list[list[int]]:
         plan = BatchPlan(split, seed, 50)

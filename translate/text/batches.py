@@ -17,8 +17,8 @@ from translate.text.arrays import Integers
 from translate.text.encoded import EncodedSplit, Examples, Pairs
 from translate.text.tokenizer import BOS, EOS
 
-POOL = 20
-"""Updates in a pool: enough to sort well, few enough that batches still mix."""
+POOL = 40
+"""Updates in a pool: enough to sort well, few enough that batches still mix. With 20 there is 3 to 5 % more padding."""
 
 
 @dataclass(frozen=True)
