@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from translate.text.arrays import Sequences
-from translate.text.batches import Batch, BatchPlan, Turn, batches_in_order, cut, even_cut
+from translate.text.batches import Batch, BatchPlan, Turn, apart, batches_in_order, cut, even_cut
 from translate.text.encoded import EncodedSplit
 from translate.text.tokenizer import BOS, EOS, PAD
 
@@ -122,15 +122,60 @@ def test_micro_batches_are_slices_of_the_same_update() -> None:
     split = random_split(300)
     plan = BatchPlan(split, 1, 200)
     for turn in turns_of(plan, 2):
-        parts = np.concatenate([batch.indices for batch in micro_batches(plan, turn, 50)])
-        assert parts.tolist() == micro_batches(plan, turn, 200)[0].indices.tolist()
+        whole = micro_batches(plan, turn, 200)[0].indices.tolist()
+        parts = sorted(
+            (batch.indices.tolist() for batch in micro_batches(plan, turn, 50)), key=lambda p: whole.index(p[0])
+        )
+        assert list(itertools.chain(*parts)) == whole
 
 
+def cost(pairs: list[tuple[int, int]], setup: int) -> int:
+    return (len(pairs) + setup) * sum(map(max, zip(*pairs, strict=True)))
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.lists(st.tuples(st.integers(1, 60), st.integers(1, 60)), min_size=1, max_size=30), st.integers(0, 40))
+def test_micro_batches_are_cut_where_that_saves_padding(pairs: list[tuple[int, int]], setup: int) -> None:
+    """And nowhere else: by trying every place."""
+    src, tgt = (np.array(side, dtype=np.int64) for side in zip(*pairs, strict=True))
+    pieces = [pairs[part] for part in apart(src, tgt, slice(0, len(pairs)), setup)]
+    assert list(itertools.chain(*pieces)) == pairs
+
+    def best(whole: list[tuple[int, int]]) -> int:
+        return min((cost(whole[:i], setup) + cost(whole[i:], setup) for i in range(1, len(whole))), default=10**9)
+
+    assert all(cost(piece, setup) <= best(piece) for piece in pieces)
+    assert sum(cost(piece, setup) for piece in pieces) <= min(cost(pairs, setup), best(pairs))
+
+
+def test_a_sentence_much_longer_than_the_others_is_a_micro_batch_of_its_own() -> None:
+    ordinary = [[5] * 9 + [EOS]] * 100
+    src = Sequences.of([*ordinary, [5] * 90 + [EOS]], np.int32)
+    split = EncodedSplit(src, Sequences.of([[5] * 9] * 101, np.int32), (101,), (1.0,))
+    [one, other] = micro_batches(BatchPlan(split, 1, 2000, 16), Turn(), 2000)
+    assert one.src.shape == (100, 10)
+    assert other.src.shape == (1, 91)
+    assert [batch.src.shape for batch in micro_batches(BatchPlan(split, 1, 2000), Turn(), 2000)] == [(101, 91)]
+    assert [batch.src.shape[0] for batch in micro_batches(BatchPlan(split, 1, 2000, 1000), Turn(), 2000)] == [101]
+
+
+@pytest.mark.parametrize("ranks", [1, 2, 3])
+def test_the_micro_batch_with_most_tokens_is_dealt_first(ranks: int) -> None:
+    plan = BatchPlan(random_split(400), 1, 300, 1)
+    for turn in turns_of(plan, 0):
+        parts = dict(part for rank in range(ranks) for part in plan.update(turn, 100, rank, ranks).parts)
+        tokens = [parts[place].tokens for place in sorted(parts)]
+        assert tokens == sorted(tokens, reverse=True)
+
+
+@pytest.mark.parametrize("setup", [None, 1])
 @pytest.mark.parametrize("ranks", [1, 2, 3, 8])
 @pytest.mark.parametrize(("update_tokens", "batch_tokens"), [(300, 300), (300, 70), (31, 31), (40, 40)])
-def test_ranks_share_the_work_and_lose_no_pair(ranks: int, update_tokens: int, batch_tokens: int) -> None:
+def test_ranks_share_the_work_and_lose_no_pair(
+    ranks: int, update_tokens: int, batch_tokens: int, setup: int | None
+) -> None:
     split = random_split(200)
-    plan = BatchPlan(split, 1, update_tokens)
+    plan = BatchPlan(split, 1, update_tokens, setup)
     seen: Counter[int] = Counter()
     for turn in turns_of(plan, 0):
         shares = [plan.update(turn, batch_tokens, rank, ranks) for rank in range(ranks)]
@@ -146,7 +191,7 @@ def test_ranks_share_the_work_and_lose_no_pair(ranks: int, update_tokens: int, b
         for batch in busy:
             check_batch(batch, split)
             assert batch.tokens <= batch_tokens or len(batch.indices) == 1
-        if batch_tokens == 300:
+        if batch_tokens == 300 and setup is None:
             assert max(b.tokens for b in batches) - min(b.tokens for b in batches) <= 2 * 31
     assert seen == dict.fromkeys(range(200), 1)
 

@@ -93,6 +93,10 @@ def told(root: Path) -> str:
 def assert_same(one: Path, other: Path, close: float = 1e-6) -> None:
     """Weights, moments and averages, and what the log says of each update and validation."""
     torch.testing.assert_close(learnt(one), learnt(other), rtol=0, atol=close)
+    assert_same_log(one, other, close)
+
+
+def assert_same_log(one: Path, other: Path, close: float = 1e-6) -> None:
     for mine, theirs in zip(events(one), events(other), strict=True):
         assert mine == pytest.approx(theirs, abs=close)
 
@@ -152,7 +156,19 @@ def test_in_fp16_all_ranks_leave_out_what_overflows_in_one(corpus: Path, tmp_pat
         assert saved is not None
         assert json.loads(saved.metadata["loss_scale"]) == [FIRST / 2, 6]
         assert saved.metadata["optimizer_steps"] == "8"
-    assert_same(ddp, fsdp, close=1e-3)
+    ours, theirs = (without_key_biases(learnt(root)) for root in (ddp, fsdp))
+    torch.testing.assert_close(ours, theirs, rtol=0, atol=1e-3)
+    assert_same_log(ddp, fsdp, close=1e-3)
+
+
+def without_key_biases(tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """They add the same to all energies of a query: their gradient is rounding, of which Adam makes whole steps."""
+    keys = {"qkv.bias": slice(16, 32), "key_value.bias": slice(0, 16)}
+    for name, tensor in tensors.items():
+        for ending, part in keys.items():
+            if name.endswith(ending):
+                tensor[part] = 0
+    return tensors
 
 
 def test_three_ranks_of_a_recurrent_model(corpus: Path, tmp_path: Path) -> None:

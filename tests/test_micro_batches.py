@@ -103,10 +103,11 @@ def test_another_setting_begins_where_the_run_goes_on() -> None:
 # Fitting
 
 
+@pytest.mark.parametrize("setup", [None, 4])
 @pytest.mark.parametrize("tokens", [400, 130, 31])
-def test_no_micro_batch_of_training_is_larger_than_the_worst_case(tokens: int) -> None:
+def test_no_micro_batch_of_training_is_larger_than_the_worst_case(tokens: int, setup: int | None) -> None:
     split = random_split(3000, longest=40)
-    plan = BatchPlan(split, 1, 400)
+    plan = BatchPlan(split, 1, 400, setup)
     worst = worst_case(plan, tokens)
     turn, largest = Turn(), 0
     while turn.epoch < 3:
@@ -117,7 +118,7 @@ def test_no_micro_batch_of_training_is_larger_than_the_worst_case(tokens: int) -
 
 
 def test_a_single_long_pair_counts_wherever_it_is() -> None:
-    """Its neighbours are padded to it."""
+    """Its neighbours are padded to it, unless it is cut off."""
     split = random_split(3000, longest=12)
     lists = [split.src(i).tolist() for i in range(len(split))]
     lists[1234] = [5] * 90
@@ -126,6 +127,9 @@ def test_a_single_long_pair_counts_wherever_it_is() -> None:
     worst = worst_case(plan, 400)
     assert worst.src.shape[1] == 90
     assert len(worst.indices) > 10
+    cut = worst_case(BatchPlan(long, 1, 400, 4), 400)
+    assert cut.src.shape[1] <= 12
+    assert padded(cut) < 0.4 * padded(worst)
 
 
 def test_the_last_rows_are_a_micro_batch_of_their_own() -> None:

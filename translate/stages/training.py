@@ -17,7 +17,7 @@ from translate.models import build_model
 from translate.models.seq2seq import Seq2Seq
 from translate.run import EventLog, RunDirectory
 from translate.stages.tokenization import keep_config, refuse_changes, tokenize
-from translate.text.batches import BatchPlan
+from translate.text.batches import SETUP, BatchPlan
 from translate.text.encoded import data_digest, load_split, raw_texts
 from translate.text.lines import read_lines
 from translate.text.tokenizer import Tokenizer
@@ -223,8 +223,9 @@ def _go_on(
 
 def feed_of(config: Config, run: RunDirectory, learner: Learner, machine: Machine, ranks: Ranks) -> Feed:
     """The training text, before memory is measured: where there is room, it lies on the device."""
-    plan = BatchPlan(load_split(run, "train"), config.seed, config.train.update_tokens)
     packed = packs(learner.model, machine)
+    setup = None if packed else SETUP[machine.device]
+    plan = BatchPlan(load_split(run, "train"), config.seed, config.train.update_tokens, setup)
     return Feed(plan, torch.device(machine.device), packed, ranks.number, ranks.count)
 
 

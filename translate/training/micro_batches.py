@@ -20,7 +20,7 @@ from translate.config import Auto
 from translate.device import Machine, store
 from translate.errors import is_out_of_memory
 from translate.text.arrays import Sequences
-from translate.text.batches import Batch, BatchPlan, Turn, make_batch
+from translate.text.batches import Batch, BatchPlan, Turn, apart, make_batch
 from translate.text.encoded import EncodedSplit, Examples
 from translate.training import memory
 from translate.training.checkpoint import Learner
@@ -187,9 +187,9 @@ def worst_case(plan: BatchPlan, batch_tokens: int, ranks: int = 1, packed: bool 
     """As large a micro-batch as training will meet, padding included unless `packed`: the largest of some pools.
 
     The longest sentences of a pool are padded to the longest of them. Any pool may have the longest of the whole text,
-    so each micro-batch that is the longest of its pool is looked at with those in it too.
+    so each micro-batch that is the longest of its pool is looked at with those in it too, and then cut as all are.
     """
-    size = size_of(packed)
+    size, uncut = size_of(packed), plan.uncut()
     longest = [_longest(plan.split.sources), _longest(plan.split.targets)]
     turn, tokens = Turn(), 0
     worst: Batch | None = None
@@ -198,16 +198,24 @@ def worst_case(plan: BatchPlan, batch_tokens: int, ranks: int = 1, packed: bool 
         tail: Batch | None = None
         while turn.epoch == 0 and turn.pool == pool:
             for _, batch in (
-                part for rank in range(ranks) for part in plan.update(turn, batch_tokens, rank, ranks).parts
+                part for rank in range(ranks) for part in uncut.update(turn, batch_tokens, rank, ranks).parts
             ):
-                worst = max((each for each in (worst, batch) if each is not None), key=size)
+                found = [*_pieces(batch, plan.setup), worst]
+                worst = max((each for each in found if each is not None), key=size)
                 tail = max((each for each in (tail, batch) if each is not None), key=_width)
                 tokens += batch.tokens
             turn = plan.after(turn)
         assert worst is not None
         assert tail is not None
-        worst = max(worst, _with(plan.split, tail, longest), key=size)
+        worst = max([worst, *_pieces(_with(plan.split, tail, longest), plan.setup)], key=size)
     return worst
+
+
+def _pieces(batch: Batch, setup: int | None) -> list[Batch]:
+    """The micro-batches that come of one, if it is cut to save padding."""
+    whole = slice(0, len(batch.indices))
+    pieces = [whole] if setup is None else apart(batch.src_lengths, batch.tgt_lengths, whole, setup)
+    return [_rows(batch, piece) for piece in pieces]
 
 
 def _width(batch: Batch) -> int:
@@ -247,14 +255,19 @@ def size_of(packed: bool) -> Callable[[Batch], int]:
 
 def last_rows(batch: Batch, count: int) -> Batch:
     """The last pairs of a micro-batch."""
-    src, tgt = batch.src_lengths[-count:], batch.tgt_lengths[-count:]
+    return _rows(batch, slice(len(batch.indices) - count, None))
+
+
+def _rows(batch: Batch, part: slice) -> Batch:
+    """Some pairs of a micro-batch."""
+    src, tgt = batch.src_lengths[part], batch.tgt_lengths[part]
     width = int(tgt.max())
     return Batch(
-        src=batch.src[-count:, : int(src.max())],
+        src=batch.src[part, : int(src.max())],
         src_lengths=src,
-        tgt_in=batch.tgt_in[-count:, :width],
-        tgt_out=batch.tgt_out[-count:, :width],
+        tgt_in=batch.tgt_in[part, :width],
+        tgt_out=batch.tgt_out[part, :width],
         tgt_lengths=tgt,
-        indices=batch.indices[-count:],
+        indices=batch.indices[part],
         tokens=int(tgt.sum()),
     )
