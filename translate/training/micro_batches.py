@@ -7,7 +7,8 @@ is always of `train.update_tokens`.
 """
 
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -19,7 +20,7 @@ from torch.nn.parallel import DistributedDataParallel
 from translate.config import Auto
 from translate.device import Machine, store
 from translate.errors import is_out_of_memory
-from translate.text.arrays import Sequences
+from translate.text.arrays import Integers, Sequences
 from translate.text.batches import Batch, BatchPlan, Turn, apart, make_batch
 from translate.text.encoded import EncodedSplit, Examples
 from translate.training import memory
@@ -189,43 +190,56 @@ def worst_case(plan: BatchPlan, batch_tokens: int, ranks: int = 1, packed: bool 
     The longest sentences of a pool are padded to the longest of them. Any pool may have the longest of the whole text,
     so each micro-batch that is the longest of its pool is looked at with those in it too, and then cut as all are.
     """
-    size, uncut = size_of(packed), plan.uncut()
+    uncut = plan.uncut()
     longest = [_longest(plan.split.sources), _longest(plan.split.targets)]
     turn, tokens = Turn(), 0
-    worst: Batch | None = None
+    worst: Part | None = None
     while worst is None or (turn.epoch == 0 and tokens < LOOKED_AT):
-        pool = turn.pool
-        tail: Batch | None = None
+        pool, parts = turn.pool, list[Part]()
         while turn.epoch == 0 and turn.pool == pool:
-            for _, batch in (
-                part for rank in range(ranks) for part in uncut.update(turn, batch_tokens, rank, ranks).parts
-            ):
-                found = [*_pieces(batch, plan.setup), worst]
-                worst = max((each for each in found if each is not None), key=size)
-                tail = max((each for each in (tail, batch) if each is not None), key=_width)
-                tokens += batch.tokens
+            shares = [uncut.share(turn, batch_tokens, rank, ranks) for rank in range(ranks)]
+            parts += [Part(share.examples, chosen) for share in shares for _, chosen in share.parts if len(chosen)]
+            tokens += shares[0].tokens
             turn = plan.after(turn)
-        assert worst is not None
-        assert tail is not None
-        worst = max([worst, *_pieces(_with(plan.split, tail, longest), plan.setup)], key=size)
-    return worst
+        parts.append(max(parts, key=lambda part: max(part.width)).holding(plan.split, longest))
+        pieces = [piece for part in parts for piece in part.pieces(plan.setup)]
+        worst = max([*([worst] if worst else []), *pieces], key=lambda part: part.size(packed))
+    return make_batch(worst.examples, worst.chosen)
 
 
-def _pieces(batch: Batch, setup: int | None) -> list[Batch]:
-    """The micro-batches that come of one, if it is cut to save padding."""
-    whole = slice(0, len(batch.indices))
-    pieces = [whole] if setup is None else apart(batch.src_lengths, batch.tgt_lengths, whole, setup)
-    return [_rows(batch, piece) for piece in pieces]
+@dataclass(frozen=True)
+class Part:
+    """Examples that would pass at once, known by their lengths alone: nothing of the text is read."""
 
+    examples: Examples
+    chosen: Integers
 
-def _width(batch: Batch) -> int:
-    return max(batch.src.shape[1], batch.tgt_in.shape[1])
+    @cached_property
+    def lengths(self) -> tuple[Integers, Integers]:
+        """Of both sides, (B,) each."""
+        rows = self.examples.rows[self.chosen]
+        return self.examples.sources.lengths(rows), self.examples.targets.lengths(rows) + 1
 
+    @property
+    def width(self) -> tuple[int, int]:
+        """Of both sides, with padding."""
+        src, tgt = self.lengths
+        return int(src.max()), int(tgt.max())
 
-def _with(split: EncodedSplit, batch: Batch, longest: list[int]) -> Batch:
-    """The same number of pairs, of which the last are those of the numbers `longest`."""
-    pairs = np.array([*batch.indices, *longest], dtype=np.int64)[-len(batch.indices) :]
-    return make_batch(Examples(split.sources, split.targets, pairs, pairs), np.arange(len(pairs)))
+    def size(self, packed: bool) -> int:
+        """What memory grows with, as `size_of` says it of a batch."""
+        return int(np.sum(self.lengths)) if packed else len(self.chosen) * sum(self.width)
+
+    def holding(self, split: EncodedSplit, longest: list[int]) -> "Part":
+        """The same number of pairs, of which the last are those of the numbers `longest`."""
+        pairs = np.array([*self.examples.pairs[self.chosen], *longest], dtype=np.int64)[-len(self.chosen) :]
+        return Part(Examples(split.sources, split.targets, pairs, pairs), np.arange(len(pairs)))
+
+    def pieces(self, setup: int | None) -> list["Part"]:
+        """What comes of it if it is cut to save padding."""
+        whole = slice(0, len(self.chosen))
+        pieces = [whole] if setup is None else apart(*self.lengths, whole, setup)
+        return [Part(self.examples, self.chosen[piece]) for piece in pieces]
 
 
 def _longest(sequences: Sequences) -> int:
@@ -255,19 +269,14 @@ def size_of(packed: bool) -> Callable[[Batch], int]:
 
 def last_rows(batch: Batch, count: int) -> Batch:
     """The last pairs of a micro-batch."""
-    return _rows(batch, slice(len(batch.indices) - count, None))
-
-
-def _rows(batch: Batch, part: slice) -> Batch:
-    """Some pairs of a micro-batch."""
-    src, tgt = batch.src_lengths[part], batch.tgt_lengths[part]
+    src, tgt = batch.src_lengths[-count:], batch.tgt_lengths[-count:]
     width = int(tgt.max())
     return Batch(
-        src=batch.src[part, : int(src.max())],
+        src=batch.src[-count:, : int(src.max())],
         src_lengths=src,
-        tgt_in=batch.tgt_in[part, :width],
-        tgt_out=batch.tgt_out[part, :width],
+        tgt_in=batch.tgt_in[-count:, :width],
+        tgt_out=batch.tgt_out[-count:, :width],
         tgt_lengths=tgt,
-        indices=batch.indices[part],
+        indices=batch.indices[-count:],
         tokens=int(tgt.sum()),
     )
