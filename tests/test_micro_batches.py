@@ -120,19 +120,19 @@ def test_no_micro_batch_of_training_is_larger_than_the_worst_case(tokens: int, s
 def test_a_single_long_pair_counts_wherever_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
     """Its neighbours are padded to it, unless it is cut off."""
     monkeypatch.setattr(micro_batches, "LOOKED_AT", 1)
-    split = random_split(3000, longest=12)
+    split = random_split(9000, longest=12)
     lists = [split.src(i).tolist() for i in range(len(split))]
     lists[1234] = [5] * 90
     long = replace(split, sources=Sequences.of(lists, np.int32))
-    plan = BatchPlan(long, 1, 150)
+    plan = BatchPlan(long, 1, 400)
     turn = Turn()
     while turn.pool == 0:  # the pool that is looked at does not have it
-        assert all(1234 not in batch.indices for _, batch in plan.update(turn, 150).parts)
+        assert all(1234 not in batch.indices for _, batch in plan.update(turn, 400).parts)
         turn = plan.after(turn)
-    worst = worst_case(plan, 150)
+    worst = worst_case(plan, 400)
     assert worst.src.shape[1] == 90
     assert len(worst.indices) > 10
-    cut = worst_case(BatchPlan(long, 1, 150, 4), 150)
+    cut = worst_case(BatchPlan(long, 1, 400, 4), 400)
     assert cut.src.shape[1] <= 12
     assert padded(cut) < 0.5 * padded(worst)
 
