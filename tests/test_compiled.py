@@ -2,6 +2,7 @@
 
 import os
 import signal
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,11 +16,13 @@ from torch._functorch.compilers import nop
 
 from tests.test_loss import PAIRS, batch
 from tests.test_packed import CPU, model
-from tests.tiny import in_child, tiny_plan
+from tests.tiny import in_child, tiny_config, tiny_corpus, tiny_plan
 from translate.config import ModelConfig
 from translate.device import Machine
 from translate.models import build_model
 from translate.models.seq2seq import Seq2Seq, Tokens
+from translate.run import RunDirectory
+from translate.stages import training
 from translate.text.batches import BatchPlan, Turn
 from translate.training.checkpoint import Learner
 from translate.training.compiled import IN_USE, VARIABLES, Compiled, kernels_in
@@ -115,6 +118,28 @@ def test_of_a_recurrent_model_the_steps_are_compiled(monkeypatch: pytest.MonkeyP
         torch.testing.assert_close(learnt(objective, given), learnt(plain, given), rtol=0, atol=1e-10)
         graphs.append(counter.frame_count)
     assert 2 <= graphs[0] == graphs[-1] <= 6
+
+
+def test_a_thread_of_autograd_compiles_in_the_same_way(monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a GPU backward passes run in one, and the compiler's settings are each thread's own."""
+    torch._dynamo.reset()
+    seen, compiler = [], torch.compile
+
+    def count(graph: torch.fx.GraphModule, _: Any) -> Any:
+        seen.append(graph)
+        return graph
+
+    monkeypatch.setattr(torch, "compile", lambda function, dynamic: compiler(function, dynamic=dynamic, backend=count))
+    outer = Compiled(torch.outer)
+
+    def work() -> None:
+        for one, other in ((5, 5), (6, 7), (8, 3), (4, 4)):  # at first as long, by chance
+            outer(torch.ones(one), torch.ones(other))
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    thread.join()
+    assert len(seen) == 1
 
 
 def test_what_runs_out_of_memory_stays_compiled(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -229,6 +254,25 @@ def test_a_folder_that_a_killed_process_left_is_emptied(tmp_path: Path, monkeypa
         assert (folder / "inductor" / "kernel.so").exists()  # left in order, so used again
     assert not (folder / IN_USE).exists()
     assert "TORCHINDUCTOR_CACHE_DIR" not in os.environ
+
+
+def test_kernels_have_their_place_before_anything_is_compiled(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What compiles first would choose a place that all runs of the machine share."""
+
+    class Built(Exception):
+        """The model is about to be made, and compiled."""
+
+    def build(*_: Any, **__: Any) -> None:
+        raise Built(os.environ["TORCHINDUCTOR_CACHE_DIR"])
+
+    for name in VARIABLES:
+        monkeypatch.delenv(name, raising=False)
+    machine = Machine("cuda", "fp32", 1, "highest")
+    monkeypatch.setattr(training, "resolve_for_training", lambda *_: machine)
+    monkeypatch.setattr(training, "build_learner", build)
+    run = RunDirectory(tmp_path / "run")
+    with pytest.raises(Built, match=f"{run.compiled}/0/inductor"):
+        training.train(tiny_config(tiny_corpus(tmp_path / "corpus")), run)
 
 
 def test_a_place_that_was_chosen_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -170,7 +170,7 @@ def test_a_gpu_computes_in_bf16_if_it_can_and_else_in_fp16(
         torch.cuda, "is_bf16_supported", lambda *, including_emulation: supported and not including_emulation
     )
     machine = resolve("auto", "auto", "auto", "auto", tmp_path / "machine.json")
-    assert (machine.device, machine.precision, machine.threads) == ("cuda", precision, 1)
+    assert (machine.device, machine.precision, machine.threads, machine.matmul) == ("cuda", precision, 1, "highest")
     assert resolve("auto", "fp32", 1, "highest") == Machine("cuda", "fp32", 1, "highest")
 
 

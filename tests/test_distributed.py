@@ -17,18 +17,24 @@ from typing import Any
 
 import pytest
 import torch
+from torch.distributed.fsdp import FSDPModule
 
 from tests.tiny import child_of, tiny_config, tiny_corpus, wait_for
 from translate.config import Config
 from translate.errors import EXIT_SIGTERM, TryAgainError
 from translate.run import RunDirectory
+from translate.stages import training
 from translate.stages.training import train
 from translate.text.lines import read_lines
-from translate.training.checkpoint import newest_sound
+from translate.training import checkpoint
+from translate.training.checkpoint import CheckpointList, newest_sound
 from translate.training.distributed import Ranks, joined
 from translate.training.guard import FIRST, Guard
 from translate.training.loop import Loop
+from translate.training.micro_batches import Trial
 from translate.training.rank_record import EXIT_KILLED
+from translate.training.tensorfile import TensorFile, write_tensors
+from translate.training.validation import Validator
 
 CLOCKS = {"time", "tokens_per_second", "seconds"}
 Work = Callable[[], object]
@@ -147,6 +153,29 @@ def overflow() -> None:
     setattr(Guard, "scaled", planted)  # noqa: B010 - in the child alone
 
 
+def test_a_trial_holds_whole_gradients_of_shards_as_an_update_does(corpus: Path, tmp_path: Path) -> None:
+    """They are what takes most memory: exchanged only in the last pass."""
+
+    def plant() -> None:
+        original, exchanged = FSDPModule.set_requires_gradient_sync, list[bool]()
+
+        def tell(self: FSDPModule, now: bool) -> None:
+            exchanged.append(now)
+            original(self, now)
+
+        def run(self: Trial, *given: Any, **named: Any) -> None:
+            exchanged.clear()
+            measured(self, *given, **named)
+            assert exchanged == [False, True]
+
+        measured = Trial.run
+        setattr(FSDPModule, "set_requires_gradient_sync", tell)  # noqa: B010 - in the child alone
+        setattr(Trial, "run", run)  # noqa: B010
+
+    config = settings(corpus, distributed="fsdp", batch_tokens="auto", max_steps=1)
+    assert trained(config, tmp_path / "run", 2, {0: plant}) == [0, 0], told(tmp_path / "run")
+
+
 def test_in_fp16_all_ranks_leave_out_what_overflows_in_one(corpus: Path, tmp_path: Path) -> None:
     ddp, fsdp = tmp_path / "ddp", tmp_path / "fsdp"
     for root in (ddp, fsdp):
@@ -225,6 +254,80 @@ def test_a_signal_that_one_rank_gets_stops_all_at_one_step(corpus: Path, togethe
     assert json.loads(saved.metadata["progress"])["step"] == 6
     assert trained(settings(corpus), root, 2) == [0, 0], told(root)
     assert_same(root, together, close=0.0)
+
+
+@pytest.mark.parametrize("work", ["loss", "bleu"])
+def test_a_signal_in_a_validation_ends_it_for_all(work: str, corpus: Path, together: Path, tmp_path: Path) -> None:
+    """It may take longer than a scheduler waits; what was validated by then is done again."""
+
+    def plant() -> None:
+        original = getattr(Validator, work)
+
+        def interrupted(self: Validator, *given: Any) -> float:
+            os.kill(os.getpid(), signal.SIGTERM)
+            found: float = original(self, *given)
+            return found
+
+        setattr(Validator, work, interrupted)
+
+    root = tmp_path / "run"
+    assert trained(settings(corpus), root, 2, {1: plant}) == [EXIT_SIGTERM] * 2, told(root)
+    saved, _ = newest_sound(RunDirectory(root))
+    assert saved is not None
+    progress = json.loads(saved.metadata["progress"])
+    assert (progress["step"], progress["validations"]) == (3, [])
+    assert trained(settings(corpus), root, 2) == [0, 0], told(root)
+    assert_same(root, together, close=0.0)
+
+
+def test_no_rank_goes_on_before_a_checkpoint_is_written(corpus: Path, tmp_path: Path) -> None:
+    """Who left earlier would have torchrun end the others, and the first one still writes."""
+    root = tmp_path / "run"
+
+    def slow() -> None:
+        def write(*given: Any) -> None:
+            time.sleep(1)
+            write_tensors(*given)
+
+        setattr(checkpoint, "write_tensors", write)  # noqa: B010 - in the child alone
+
+    def look() -> None:
+        original = Loop.save
+
+        def save(self: Loop, **given: Any) -> None:
+            original(self, **given)
+            assert CheckpointList.read(self.run).last == self.progress.step
+
+        setattr(Loop, "save", save)  # noqa: B010 - in the child alone
+
+    assert trained(settings(corpus, max_steps=2), root, 2, {0: slow, 1: look}) == [0, 0], told(root)
+
+
+def test_ranks_that_find_other_checkpoints_do_not_begin(corpus: Path, together: Path, tmp_path: Path) -> None:
+    """A machine that cannot read the newest one must not go on from the one before."""
+    root = tmp_path / "run"
+    assert trained(settings(corpus, max_steps=8), root, 2) == [0, 0], told(root)
+
+    def blind() -> None:
+        def before(run: RunDirectory) -> tuple[TensorFile | None, list[str]]:
+            oldest = CheckpointList.read(run).checkpoints[0]
+            return checkpoint.open_checkpoint(run.checkpoints / oldest.file), []
+
+        setattr(training, "newest_sound", before)  # noqa: B010 - in the child alone
+
+    assert trained(settings(corpus), root, 2, {1: blind}) == [TryAgainError.exit_code] * 2, told(root)
+    assert "do not all find the same newest checkpoint sound" in told(root)
+    assert trained(settings(corpus), root, 2) == [0, 0], told(root)
+
+
+def test_a_second_launch_leaves_the_records_alone(corpus: Path, together: Path) -> None:
+    """They tell what became of those who have the run."""
+    run = RunDirectory(together)
+    before = {path.name: path.read_bytes() for path in run.ranks.iterdir()}
+    with run.locked():
+        codes = in_ranks(3, lambda: train(settings(corpus), run), together.with_suffix(".again"))
+    assert codes == [TryAgainError.exit_code] * 3
+    assert {path.name: path.read_bytes() for path in run.ranks.iterdir()} == before
 
 
 def test_another_number_of_ranks_goes_on_with_a_warning(corpus: Path, alone: Path, tmp_path: Path) -> None:

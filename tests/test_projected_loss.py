@@ -1,5 +1,7 @@
 """The loss that never has all logits in memory, against the one that has."""
 
+from typing import Any
+
 import pytest
 import torch
 from torch import Tensor
@@ -39,6 +41,24 @@ def test_loss_and_gradients_are_those_of_the_plain_form(
     theirs = torch.autograd.grad(0.3 * expected.sum(), learnt)
     for mine, other in zip(ours, theirs, strict=True):
         assert (mine - other).abs().max() < 10 * max(close, 1e-7) * other.abs().max()
+
+
+def test_no_gradient_is_made_where_nobody_asks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """They are made on the way forward, so validation would pay for them."""
+    made, chunked = [], module._chunked
+
+    def watched(*given: Any) -> Any:
+        losses, gradients = chunked(*given)
+        made.append([gradient is not None for gradient in gradients])
+        return losses, gradients
+
+    monkeypatch.setattr(module, "_chunked", watched)
+    (features, weight, bias), words = given(torch.float64)
+    total, losses = projected_loss(features, weight, bias, words, 0.1)
+    with torch.no_grad():
+        assert torch.equal(projected_loss(features, weight, bias, words, 0.1)[1], losses)
+    assert projected_loss(features.detach(), weight.detach(), bias.detach(), words, 0.1)[0] == total
+    assert made == [[True] * 3, [False] * 3, [False] * 3]
 
 
 def test_gradients_match_finite_differences() -> None:

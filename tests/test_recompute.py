@@ -107,6 +107,22 @@ def test_a_generator_draws_again_what_it_drew(kind: str, monkeypatch: pytest.Mon
     assert (kept[2], again[2]) == ({1}, {2})
 
 
+@pytest.mark.parametrize("kind", MODELS)
+def test_it_is_one_graph_to_the_compiler(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Side, "draws_by_key", False)
+    monkeypatch.setattr(Dropout, "forward", lambda self, x: F.dropout(x, self.p, training=self.training))
+    torch._dynamo.reset()
+    model = build_model(MODELS[kind], VOCABULARY, VOCABULARY).train()
+    model.encoder.recompute = model.decoder.recompute = True
+    given = TensorBatch.of(some_batch(), torch.device("cpu"))
+    compiled = torch.compile(model, dynamic=True, fullgraph=True, backend="eager")
+    torch.manual_seed(1)
+    features, _ = compiled(given.src, given.tgt_in)
+    torch.manual_seed(1)
+    expected, _ = model(given.src, given.tgt_in)
+    torch.testing.assert_close(features, expected)
+
+
 def test_nothing_is_computed_again_where_nothing_is_learnt() -> None:
     model = build_model(MODELS["transformer"], VOCABULARY, VOCABULARY).eval()
     model.encoder.recompute = model.decoder.recompute = True

@@ -1,5 +1,7 @@
 """Durable writes, the lock and the exactly-once log."""
 
+import errno
+import fcntl
 import json
 import os
 import subprocess
@@ -119,6 +121,17 @@ def test_one_writer_at_a_time(tmp_path: Path) -> None:
         other.kill()
     with run.locked():
         pass
+
+
+def test_a_file_system_without_locks_is_no_run_in_use(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else a batch job would come back for ever, to wait for nobody."""
+
+    def refuse(handle: object, how: int) -> None:
+        raise OSError(errno.ENOSYS, os.strerror(errno.ENOSYS))
+
+    monkeypatch.setattr(fcntl, "flock", refuse)
+    with pytest.raises(OutputError, match=r"lock: cannot be locked \(Function not implemented\)"):
+        RunDirectory(tmp_path).locked().__enter__()
 
 
 def test_the_log_is_cut_back_to_what_a_checkpoint_knew(tmp_path: Path) -> None:

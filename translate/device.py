@@ -50,6 +50,7 @@ class Machine:
         """Configure this process accordingly."""
         torch.set_num_threads(self.threads)
         torch.set_float32_matmul_precision(self.matmul)
+        torch.backends.cudnn.allow_tf32 = self.matmul != "highest"  # else of LSTMs it would be true whatever is chosen
 
     def autocast(self) -> contextlib.AbstractContextManager[object]:
         """Context in which matrix products run in the chosen number format; weights stay in fp32."""
@@ -94,7 +95,8 @@ def resolve(
     earlier = _read(stored) if stored is not None else None
     if earlier is not None and earlier.device == target.type:
         if threads == "auto":
-            threads = earlier.threads if sharing in (None, earlier.sharing) else _fastest_threads(sharing or 1)
+            counted = sharing in (None, earlier.sharing) or target.type == "cuda"
+            threads = earlier.threads if counted else _fastest_threads(sharing or 1)
         machine = replace(
             earlier,
             precision=earlier.precision if precision == "auto" else precision,
@@ -160,7 +162,7 @@ def _measure(
     if target.type == "cuda":
         best: Precision = "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp16"
         chosen = 1 if threads == "auto" else threads
-        backend = "medium" if matmul == "auto" else matmul
+        backend = "highest" if matmul == "auto" else matmul  # 'medium' would be TF32: three digits
         return Machine("cuda", best if precision == "auto" else precision, chosen, backend, sharing)
     count = _fastest_threads(sharing) if threads == "auto" else threads
     torch.set_num_threads(count)

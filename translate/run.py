@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from translate.durable import creating, digest_bytes, durable_write
-from translate.errors import DataError, MissingInputError, TryAgainError
+from translate.errors import DataError, MissingInputError, OutputError, TryAgainError
 
 
 @dataclass(frozen=True)
@@ -121,11 +121,16 @@ class RunDirectory:
         with handle:
             try:
                 fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except OSError as error:
+            except BlockingIOError as error:
                 handle.seek(0)
                 holder = " ".join(handle.read(200).split()) or "another process"
                 raise TryAgainError(
                     f"run {self.root} is in use by {holder}; wait for it, or choose another --run"
+                ) from error
+            except OSError as error:
+                raise OutputError(
+                    f"{path}: cannot be locked ({error.strerror}), so two trainings could spoil each other's run; put "
+                    "--run on a file system that knows flock"
                 ) from error
             handle.truncate(0)
             started = time.strftime("%Y-%m-%d %H:%M:%S")

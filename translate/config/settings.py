@@ -124,7 +124,7 @@ class TrainConfig(Section):
     precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
     """Number format of matrix products; weights and optimizer stay in fp32. fp16 is for GPUs that have no bf16."""
     matmul: Literal["auto", "highest", "medium"] = "auto"
-    """PyTorch's setting for fp32 matrix products on CPU; `auto` takes `medium` where it is faster and as exact."""
+    """PyTorch's setting for fp32 matrix products; `auto` takes `medium` where faster and as exact, never on a GPU."""
     threads: Threads | Auto = "auto"
     """CPU threads."""
     deterministic: bool = False

@@ -17,8 +17,6 @@ from translate.models.dropout import Dropout
 from translate.models.positions import Positions
 from translate.models.seq2seq import Aux, Decoder, Encoder, Memory, Record, State, Tokens, build_embedding
 
-HALF = math.sqrt(0.5)
-
 
 class ConvEncoder(Encoder):
     """Each state sees layers * (kernel - 1) / 2 words to either side; the summary is the mean of the real states.
@@ -45,12 +43,12 @@ class ConvEncoder(Encoder):
         states = self.exit(x)
         count = src.lengths.clamp(min=1)[:, None]
         summary = (states * real).sum(1) / count
-        return Memory(states, src.lengths, src.longest, summary, (states + inputs) * HALF)
+        return Memory(states, src.lengths, src.longest, summary, halved(states + inputs))
 
     def _layer(self, layer: nn.Module, x: Tensor, real: Tensor) -> Tensor:
         """x (B, S, D) -> (B, S, D). Padding is zeroed before: a window at the end of a sentence reaches into it."""
         around = F.pad(x * real, (0, 0, self.reach, self.reach))
-        return (x + layer(around)) * HALF
+        return halved(x + layer(around))
 
 
 class ConvDecoder(Decoder):
@@ -98,7 +96,7 @@ class ConvDecoder(Decoder):
         aux: Aux = {}
         if self.attends:
             y, aux = self.across[index](y, inputs, memory, record, _path(index))
-        return (x + y) * HALF, aux
+        return halved(x + y), aux
 
     def start(self, memory: Memory, max_len: int, beam: int = 1) -> State:
         """Beams: what the next window of each layer will see, (B, K, kernel - 1, D); sentences: as attention has it."""
@@ -125,7 +123,7 @@ class ConvDecoder(Decoder):
             if self.attends:
                 y = self._across(index).step(y.squeeze(2), inputs.squeeze(2), memory, state, index, time, record)
                 y = y[:, :, None]
-            x = (x + y) * HALF
+            x = halved(x + y)
         if record is not None and self.attends:
             record["alignment"] = self._alignment(record).mean(2)
         return self.exit(x).squeeze(2), state
@@ -136,7 +134,7 @@ class ConvDecoder(Decoder):
         if self.attends:
             return inputs
         summary: Tensor = self.summary(memory.summary)
-        return (inputs + summary.view(-1, *[1] * (inputs.dim() - 2), self.width)) * HALF
+        return halved(inputs + summary.view(-1, *[1] * (inputs.dim() - 2), self.width))
 
     def _across(self, index: int) -> "MultiStep":
         across = self.across[index]
@@ -200,12 +198,12 @@ class MultiStep(nn.Module):
         return self._answer(y, look.context, memory)
 
     def _ask(self, y: Tensor, inputs: Tensor) -> Tensor:
-        asked: Tensor = (self.query(y) + inputs) * HALF
+        asked: Tensor = halved(self.query(y) + inputs)
         return asked
 
     def _answer(self, y: Tensor, context: Tensor, memory: Memory) -> Tensor:
         answer: Tensor = self.output(context * memory.lengths[:, None, None].to(context.dtype).sqrt())
-        return (y + answer) * HALF
+        return halved(y + answer)
 
 
 class NormedLinear(nn.Module):
@@ -229,3 +227,11 @@ class NormedLinear(nn.Module):
 
 def _path(index: int) -> str:
     return f"decoder.layers.{index}.cross_attention"
+
+
+def halved(x: Tensor) -> Tensor:
+    """x of any shape with half its variance, so that a sum of two has that of one.
+
+    The factor is no constant of the module: torch.compile would make it an input, which a checkpoint does not get.
+    """
+    return x * math.sqrt(0.5)

@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,7 +13,7 @@ from translate.bar import Bar, note
 from translate.config import Config
 from translate.config.rules import differences
 from translate.device import Machine, deterministic, resolve_for_training, same_bits, tune_allocator
-from translate.errors import CheckpointError, ConfigError
+from translate.errors import CheckpointError, ConfigError, TryAgainError
 from translate.models import build_model
 from translate.models.seq2seq import Seq2Seq
 from translate.run import EventLog, RunDirectory
@@ -78,16 +79,36 @@ def train(config: Config, run: RunDirectory) -> TrainingReport:
         RunDirectory.open(Path(config.train.init_from))
     with (
         joined(config.device) as ranks,
-        recorded(run.create(), ranks),
+        _held(run.create(), ranks),
+        recorded(run, ranks),
         in_contact(ranks, WAY_ON),
-        run.locked() if ranks.first else contextlib.nullcontext(),
     ):
         saved = _prepare(config, run, ranks) if ranks.first else None
         ranks.wait()
         if not ranks.first:
             saved, _ = newest_sound(run)
-        with Signals() as signals, same_bits(deterministic(config)):
-            return _train(config, run, saved, signals, ranks)
+        _agree(run, saved, ranks)
+        machine = resolve_for_training(config, run, ranks.on_this_machine)
+        with Signals() as signals, same_bits(deterministic(config)), _kernels(run, machine, ranks):
+            return _train(config, run, saved, machine, signals, ranks)
+
+
+@contextlib.contextmanager
+def _held(run: RunDirectory, ranks: Ranks) -> Iterator[None]:
+    """Hold the run for all ranks before any of them writes there, its record too: others may be at work on the run."""
+    with run.locked() if ranks.first else contextlib.nullcontext():
+        with in_contact(ranks, "the message of the first one says why"):
+            ranks.wait()
+        yield
+
+
+def _agree(run: RunDirectory, saved: TensorFile | None, ranks: Ranks) -> None:
+    """Raise TryAgainError unless all ranks go on from one checkpoint. Here they also wait until all have read it."""
+    if len(set(ranks.in_turn(["none" if saved is None else saved.metadata["header_sha256"]]))) > 1:
+        raise TryAgainError(
+            f"{run.root}: the processes do not all find the same newest checkpoint sound; make sure that every machine "
+            "can read it, and run the same command again"
+        )
 
 
 def _prepare(config: Config, run: RunDirectory, ranks: Ranks) -> TensorFile | None:
@@ -102,11 +123,15 @@ def _prepare(config: Config, run: RunDirectory, ranks: Ranks) -> TensorFile | No
     return saved
 
 
+def _kernels(run: RunDirectory, machine: Machine, ranks: Ranks) -> contextlib.AbstractContextManager[None]:
+    """Where this rank's compiled kernels are kept; to be entered before anything is compiled."""
+    return kernels_in(run.compiled / str(ranks.number)) if machine.device == "cuda" else contextlib.nullcontext()
+
+
 def _train(
-    config: Config, run: RunDirectory, saved: TensorFile | None, signals: Signals, ranks: Ranks
+    config: Config, run: RunDirectory, saved: TensorFile | None, machine: Machine, signals: Signals, ranks: Ranks
 ) -> TrainingReport:
     """Train on what is prepared."""
-    machine = resolve_for_training(config, run, ranks.on_this_machine)
     learner, objective = build_learner(config, Tokenizer.open(run.tokenizer), machine, ranks, fresh=saved is None)
     log = EventLog(run.log_file, mute=not ranks.first)
     restore(learner, log, saved, run)
@@ -119,9 +144,7 @@ def _train(
         return TrainingReport(run.root, reason, learner.progress, config.train.best, ran=False)
     if ranks.first:
         announce(learner, machine, saved, ranks)
-    kernels = kernels_in(run.compiled / str(ranks.number)) if machine.device == "cuda" else contextlib.nullcontext()
-    with kernels:
-        reason = _go_on(config, run, learner, objective, machine, log, signals, ranks)
+    reason = _go_on(config, run, learner, objective, machine, log, signals, ranks)
     return TrainingReport(run.root, reason, learner.progress, config.train.best, ran=True)
 
 
@@ -207,7 +230,7 @@ def _go_on(
     log.rewind()
     feed = feed_of(config, run, learner, machine, ranks)
     micro_batches = MicroBatches(machine, run.machine_file)
-    trial = Trial(learner, objective, machine)
+    trial = Trial(learner, objective, machine, ranks)
     trial.prove(feed.plan)
     micro_batches.settle(train.batch_tokens, step + 1, lambda: fitting(trial, feed.plan, ranks))
     if ranks.first:

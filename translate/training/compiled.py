@@ -30,8 +30,7 @@ class Compiled(Generic[Given, Result]):
     """A function of tensors, compiled for whatever lengths come; plain from the first failure on."""
 
     def __init__(self, plain: Callable[Given, Result]) -> None:
-        torch.fx.experimental._config.use_duck_shape = False  # lengths that are once equal need not stay so
-        torch._dynamo.config.optimize_ddp = False  # the graph that was proved is the one that is used
+        _configure()
         self._plain = plain
         self._call = torch.compile(plain, dynamic=True)
 
@@ -39,6 +38,8 @@ class Compiled(Generic[Given, Result]):
         """As the function."""
         if self._call is self._plain:
             return self._plain(*given, **named)
+        if torch.fx.experimental._config.use_duck_shape:  # a thread of autograd's, which has settings of its own
+            _configure()
         try:
             return self._call(*given, **named)
         except Exception as error:
@@ -58,9 +59,19 @@ class Compiled(Generic[Given, Result]):
         return True
 
 
+def _configure() -> None:
+    """Settings of the compiler, for this thread."""
+    torch.fx.experimental._config.use_duck_shape = False  # lengths that are once equal need not stay so
+    torch._dynamo.config.optimize_ddp = False  # the graph that was proved is the one that is used
+    torch._dynamo.config.recompile_limit = 32  # a length of one, or a batch of one, makes another graph
+
+
 @contextlib.contextmanager
 def kernels_in(directory: Path) -> Iterator[None]:
-    """Keep compiled kernels in `directory`, which no other process uses; whoever set a place knows better."""
+    """Keep compiled kernels in `directory`, which no other process uses; whoever set a place knows better.
+
+    To be entered before anything is compiled: torch then chooses a place and sets it, as somebody would who knows.
+    """
     if any(name in os.environ for name in VARIABLES):
         yield
         return

@@ -97,7 +97,7 @@ class Loop:
                 reason = self.progress.stop_reason(self.config.train)
                 if self.validation_due(reason):
                     self.catch_up()
-                    self.note_validation(self.validate(self.learner, self.check))
+                    self.note_validation(self.validate(self.learner, self.signals.check))
                     reason = reason or self.progress.stop_reason(self.config.train)
                 if self.save_due(reason):
                     self.save(scheduled=reason is not None or self.progress.step % self.config.train.save_every == 0)
@@ -136,6 +136,7 @@ class Loop:
         self.curves.flush()
         facts = {**self.facts, "log": json.dumps(self.log.position()), "ranks": str(self.ranks.count)}
         save_checkpoint(self.run, self.learner, self.config, facts, scheduled=scheduled, write=self.ranks.first)
+        self.ranks.wait()  # a rank that went on, or left, would have the first one end before it has written
         self.saved = self.position()
         self.saved_at = self.progress.seconds
 
@@ -148,7 +149,7 @@ class Loop:
         self.heard = int(heard) or None
 
     def check(self) -> None:
-        """Stop at once on a signal, unless other ranks would wait for this one: then where all agree."""
+        """Leave an update at once on a signal, unless other ranks would wait for this one: then where all agree."""
         if self.ranks.count == 1:
             self.signals.check()
 
@@ -219,6 +220,7 @@ class Loop:
                 # Ranks take the mean of their gradients.
                 (self.guard.scaled(loss) * self.ranks.count / fed.tokens).backward()
             total += loss.detach()
+            del loss  # and what its backward pass kept
         norm = self.gradient_norm()
         self.unread.append(Reading(step, fed.tokens, total, norm))
         if len(self.unread) >= READ_TOGETHER[self.machine.device] or step % self.config.train.log_every == 0:

@@ -88,9 +88,10 @@ class MicroBatches:
 class Trial:
     """Passes of micro-batches through a model that leave no trace: no gradient, no weight changed, nothing drawn."""
 
-    def __init__(self, learner: Learner, objective: nn.Module, machine: Machine) -> None:
+    def __init__(self, learner: Learner, objective: nn.Module, machine: Machine, ranks: Ranks = Ranks()) -> None:  # noqa: B008 - a constant
         self.learner = learner
         self.machine = machine
+        self.ranks = ranks
         self.device = torch.device(machine.device)
         self.packed = packs(learner.model, machine)
         self.sharded = isinstance(objective, FSDPModule)
@@ -99,7 +100,8 @@ class Trial:
     def run(self, batch: Batch, passes: int = 2) -> None:
         """Forward and backward. The second pass has the gradients of the first in memory, as in an update of several.
 
-        So has the optimizer's memory, which is not there before the first update.
+        Those of sharded weights are whole, until the last pass. The optimizer's memory, which is not there before the
+        first update, is taken up as well.
         """
         model = self.learner.model
         moments = [] if self.learner.optimizer.state else [torch.ones_like(p) for p in (*model.parameters(),) * 2]
@@ -107,9 +109,11 @@ class Trial:
             self.objective.train()
             for place in range(passes):
                 model.key_randomness(0, 0, place)
-                with self.machine.autocast():
+                last = place == passes - 1
+                with self.machine.autocast(), self.ranks.exchange(self.objective, now=last):
                     loss, tokens = self.objective(TensorBatch.of(batch, self.device, self.packed))
-                (loss / tokens).backward()
+                    (loss / tokens).backward()
+                del loss
         finally:
             moments.clear()
             self.learner.optimizer.zero_grad(set_to_none=True)

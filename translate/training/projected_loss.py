@@ -32,7 +32,8 @@ def projected_loss(
     features: Tensor, weight: Tensor, bias: Tensor | None, words: Tensor, smoothing: float
 ) -> tuple[Tensor, Tensor]:
     """The sum of `plain_losses`, which has a gradient, and the losses (N,), which have none."""
-    total, losses = _ProjectedLoss.apply(features, weight, bias, words, smoothing)
+    # Within `forward` gradients are switched off, and a weight says it needs one whether or not anybody asks.
+    total, losses = _ProjectedLoss.apply(features, weight, bias, words, smoothing, torch.is_grad_enabled())
     return total, losses
 
 
@@ -41,11 +42,17 @@ class _ProjectedLoss(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any, features: Tensor, weight: Tensor, bias: Tensor | None, words: Tensor, smoothing: float
+        ctx: Any,
+        features: Tensor,
+        weight: Tensor,
+        bias: Tensor | None,
+        words: Tensor,
+        smoothing: float,
+        asked: bool,
     ) -> tuple[Tensor, Tensor]:
         device = features.device.type
         dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else features.dtype
-        learning = any(ctx.needs_input_grad[:3])
+        learning = asked and any(ctx.needs_input_grad[:3])
         with torch.autocast(device, enabled=False):
             losses, gradients = _chunked(features, weight, bias, words, smoothing, dtype, learning)
         ctx.save_for_backward(*gradients)
@@ -56,7 +63,7 @@ class _ProjectedLoss(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, of_total: Tensor, _: Tensor) -> tuple[Tensor | None, ...]:
         gradients = [None if gradient is None else gradient * of_total for gradient in ctx.saved_tensors]
-        return (*gradients, None, None)
+        return (*gradients, None, None, None)
 
 
 def _wide(dtype: torch.dtype) -> torch.dtype:

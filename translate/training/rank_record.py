@@ -26,8 +26,8 @@ EXIT_KILLED = 137
 
 @contextlib.contextmanager
 def recorded(run: RunDirectory, ranks: Ranks) -> Iterator[None]:
-    """Keep this process's record while in the context. A process that trains alone needs none."""
-    if ranks.count == 1:
+    """Keep this process's record while in the context. A process that nobody started for others needs none."""
+    if ranks.count == 1 and "TORCHELASTIC_RUN_ID" not in os.environ:  # torchrun hides the exit code of one as well
         yield
         return
     run.ranks.mkdir(parents=True, exist_ok=True)

@@ -1,4 +1,4 @@
-"""SIGTERM and SIGINT: asked to stop, training saves and leaves; asked twice, it leaves at once.
+"""SIGTERM and SIGINT: asked to stop, training saves and leaves; asked once more, it leaves at once.
 
 Other commands end where they are, as by an exception, so that nothing half-written stays behind.
 """
@@ -7,6 +7,7 @@ import contextlib
 import os
 import signal
 import threading
+import time
 from collections.abc import Iterator
 from types import FrameType, TracebackType
 from typing import Self
@@ -15,6 +16,8 @@ from translate.errors import EXIT_SIGINT, EXIT_SIGTERM, Interrupted
 
 NAMES = {signal.SIGTERM: "SIGTERM", signal.SIGINT: "SIGINT"}
 CODES = {signal.SIGTERM: EXIT_SIGTERM, signal.SIGINT: EXIT_SIGINT}
+ONE_REQUEST = 10.0
+"""Seconds in which SIGTERMs are one request: a scheduler sends it to every process, and torchrun passes it on."""
 
 
 class Signals:
@@ -22,6 +25,7 @@ class Signals:
 
     def __init__(self) -> None:
         self.received: int | None = None
+        self.since = 0.0
 
     def __enter__(self) -> Self:
         self.previous = {number: signal.signal(number, self._receive) for number in NAMES}
@@ -34,9 +38,11 @@ class Signals:
             signal.signal(number, handler)
 
     def _receive(self, number: int, frame: FrameType | None) -> None:
-        if self.received is not None:
+        now = time.monotonic()
+        if self.received is None:
+            self.received, self.since = number, now
+        elif number != signal.SIGTERM or now - self.since > ONE_REQUEST:
             os._exit(CODES[signal.Signals(number)])
-        self.received = number
 
     def check(self) -> None:
         """Raise Interrupted if a signal has come; the exit code tells a scheduler which."""
