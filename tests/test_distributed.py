@@ -167,13 +167,15 @@ def test_a_trial_holds_whole_gradients_of_shards_as_an_update_does(corpus: Path,
             exchanged.clear()
             measured(self, *given, **named)
             assert exchanged == [False, True]
+            (tmp_path / "tried").touch()
 
         measured = Trial.run
         setattr(FSDPModule, "set_requires_gradient_sync", tell)  # noqa: B010 - in the child alone
         setattr(Trial, "run", run)  # noqa: B010
 
-    config = settings(corpus, distributed="fsdp", batch_tokens="auto", max_steps=1)
-    assert trained(config, tmp_path / "run", 2, {0: plant}) == [0, 0], told(tmp_path / "run")
+    config, root = settings(corpus, distributed="fsdp", batch_tokens="auto", max_steps=1), tmp_path / "run"
+    assert trained(config, root, 2, {0: plant}) == [0, 0], told(root)
+    assert (tmp_path / "tried").exists()
 
 
 def test_in_fp16_all_ranks_leave_out_what_overflows_in_one(corpus: Path, tmp_path: Path) -> None:

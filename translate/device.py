@@ -50,7 +50,7 @@ class Machine:
         """Configure this process accordingly."""
         torch.set_num_threads(self.threads)
         torch.set_float32_matmul_precision(self.matmul)
-        torch.backends.cudnn.allow_tf32 = self.matmul != "highest"  # else of LSTMs it would be true whatever is chosen
+        torch.backends.cudnn.allow_tf32 = self.matmul != "highest"  # LSTMs have a switch of their own
 
     def autocast(self) -> contextlib.AbstractContextManager[object]:
         """Context in which matrix products run in the chosen number format; weights stay in fp32."""

@@ -18,7 +18,7 @@ attended() {
 # queued_again CODE RUN: put the job back into the queue if it was stopped by a signal (143) or if another try may go
 # better (75), but not if the last try that ended with 75 had come as far.
 queued_again() {
-    local place
+    local place state
     case $1 in
     143) ;;
     75)
@@ -27,14 +27,15 @@ queued_again() {
             echo "not queued again: the last try came as far; submit the job again if that was chance"
             return
         fi
-        echo "$place" >"$2/tried"
+        mkdir -p "$2" && echo "$place" >"$2/tried" || return
         ;;
     *) return ;;
     esac
-    # A job that was cancelled shall stay so, and Slurm puts a preempted one back by itself.
-    if [[ $(squeue --noheader --jobs "$SLURM_JOB_ID" --format %T) == RUNNING ]]; then
+    # What Slurm ends itself is left to it: a cancelled job stays so, and it may put back what it preempts.
+    state=$(squeue --noheader --jobs "$SLURM_JOB_ID" --format %T)
+    if [[ ${state:-RUNNING} == RUNNING ]]; then
         scontrol requeue "$SLURM_JOB_ID"
     else
-        echo "not queued again from here: the job was cancelled, or Slurm has done so itself"
+        echo "not queued again from here: Slurm has ended the job"
     fi
 }

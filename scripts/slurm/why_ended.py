@@ -3,16 +3,17 @@
     python scripts/slurm/why_ended.py RUN [SECONDS]
 
 Prints what each process left in RUN/ranks, if it began at SECONDS since 1970 or later, and exits with 0 if all are
-done; with the code of the first that failed for a reason of its own, such as 65 for bad data; with 70 if none came as
-far as a record, which another try will not change; else with 143 if they were asked to stop; else with 75: a process
-was lost, and another try may go better.
+done; with the code of the first that failed for a reason of its own, such as 65 for bad data; else with 143 if they
+were asked to stop; else with 75: a process was lost, or none came as far as a record, and another try may go better.
 """
 
 import json
 import sys
 from pathlib import Path
 
-DONE, FAULT, TRY_AGAIN, KILLED, STOPPED = 0, 70, 75, 137, (143, 130)
+DONE, TRY_AGAIN, KILLED, STOPPED = 0, 75, 137, (143, 130)
+SKEW = 5.0
+"""Seconds by which the clocks of two machines may differ."""
 
 
 def verdict(codes: list[int | None]) -> int:
@@ -20,8 +21,8 @@ def verdict(codes: list[int | None]) -> int:
     own = [code for code in codes if code not in (None, DONE, TRY_AGAIN, KILLED, *STOPPED)]
     if own:
         return int(own[0] or 0)
-    if all(code == DONE for code in codes):
-        return DONE if codes else FAULT
+    if codes and all(code == DONE for code in codes):
+        return DONE
     return next((code for code in STOPPED if code in codes and KILLED not in codes), TRY_AGAIN)
 
 
@@ -30,7 +31,7 @@ def main() -> int:
     if len(sys.argv) not in (2, 3):
         print("usage: python scripts/slurm/why_ended.py RUN [SECONDS]", file=sys.stderr)
         return 64
-    since = float(sys.argv[2]) if len(sys.argv) == 3 else 0.0
+    since = float(sys.argv[2]) - SKEW if len(sys.argv) == 3 else 0.0
     records = [json.loads(path.read_text(encoding="utf-8")) for path in Path(sys.argv[1], "ranks").glob("*.json")]
     records = sorted((record for record in records if record["started"] >= since), key=lambda record: record["rank"])
     for record in records:

@@ -1,4 +1,4 @@
-"""SIGTERM and SIGINT: asked to stop, training saves and leaves; asked once more, it leaves at once.
+"""SIGTERM and SIGINT: asked to stop, training saves and leaves; asked a second time, it leaves at once.
 
 Other commands end where they are, as by an exception, so that nothing half-written stays behind.
 """
@@ -61,6 +61,7 @@ def terminable() -> Iterator[None]:
     """Let SIGTERM end a command the way an exception does, so that nothing half-written stays behind."""
 
     def stop(number: int, frame: FrameType | None) -> None:
+        signal.signal(number, signal.SIG_IGN)  # what follows is the same request by another way
         raise Interrupted(EXIT_SIGTERM, "stopped by SIGTERM")
 
     if threading.current_thread() is not threading.main_thread():
