@@ -3,6 +3,7 @@
 import json
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -16,7 +17,7 @@ from tests.tiny import in_child, tiny_config, tiny_corpus, write_corpus
 from translate.cli import main
 from translate.config import Config
 from translate.config.writer import dump_config
-from translate.errors import ConfigError, UsageError
+from translate.errors import ConfigError, TryAgainError, UsageError
 from translate.run import RunDirectory
 from translate.stages.forecast import Forecast, forecast
 from translate.stages.tokenization import tokenize
@@ -219,6 +220,26 @@ def test_the_largest_micro_batch_is_among_the_probes(
     assert len(sizes[0]) == passes
     assert min(sizes[0]) >= max(size for later in sizes[1:] for size in later)
     assert len({str(batch.src.ids.tolist()) for _, batch in seen[0].parts}) == 1
+
+
+def test_what_runs_out_of_memory_is_halved_as_in_training(
+    corpus: Path, run: RunDirectory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tried: list[int] = []
+    update = Loop.update
+
+    def small(self: Loop, of: Fed) -> None:
+        tried.append(of.largest)
+        if of.largest > 40:
+            raise torch.OutOfMemoryError("CUDA out of memory.")
+        update(self, of)
+
+    monkeypatch.setattr(Loop, "update", small)
+    forecast(tiny_config(corpus, batch_tokens=120), run, 0.01)
+    assert tried[0] > 40 >= max(tried[-2:])
+    monkeypatch.setattr(Loop, "update", lambda self, of: small(self, replace(of, largest=10**6)))
+    with pytest.raises(TryAgainError, match="out of memory with one pair at a time"):
+        forecast(tiny_config(corpus, batch_tokens=120), run, 0.01)
 
 
 def files(root: Path) -> dict[str, bytes]:

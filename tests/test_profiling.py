@@ -7,7 +7,8 @@ import re
 import signal
 import time
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
 import torch
@@ -17,10 +18,11 @@ from tests.test_training import files
 from tests.tiny import tiny_config, tiny_corpus
 from translate.cli import main
 from translate.config.writer import dump_config
+from translate.device import Machine
 from translate.errors import Interrupted, TryAgainError, UsageError
 from translate.run import RunDirectory
 from translate.stages import profiling
-from translate.stages.profiling import PARTS, ProfilingReport, profile_training
+from translate.stages.profiling import PARTS, Line, ProfilingReport, profile_training
 from translate.stages.rehearsal import rehearsal
 from translate.stages.training import train
 from translate.training.loop import Loop
@@ -176,6 +178,36 @@ def test_the_tables_say_what_the_report_knows(report: ProfilingReport) -> None:
         f"table: {report.directory / 'table.md'}",
         f"trace: {report.directory / 'trace.json.gz'} (open it in a trace viewer such as Perfetto)",
     ]
+
+
+def test_on_a_gpu_each_kernel_counts_once() -> None:
+    """The profiler has it three times: by itself, with the operator that launched it, and with an annotation."""
+
+    def event(key: str, device: str, annotation: bool, seconds: float) -> SimpleNamespace:
+        time = {"self_device_time_total": 1e6 * profiling.TRACED * seconds, "self_cpu_time_total": 1e9}
+        return SimpleNamespace(
+            key=key,
+            device_type=SimpleNamespace(name=device),
+            is_user_annotation=annotation,
+            count=profiling.TRACED,
+            **time,
+        )
+
+    traced = SimpleNamespace(
+        key_averages=lambda: [
+            event("aten::mm", "CPU", False, 3),
+            event("gemm", "CUDA", False, 3),
+            event("add", "CUDA", False, 4),
+            event("Optimizer.step", "CUDA", True, 7),
+        ]
+    )
+    lines = profiling._operators(cast("Any", traced), Machine("cuda", "bf16", 1, "highest"))
+    assert [(line.name, line.seconds, line.calls) for line in lines] == [("add", 4, 1), ("gemm", 3, 1)]
+
+
+def test_what_takes_no_time_has_no_share() -> None:
+    """A GPU may not let its kernels be seen."""
+    assert profiling._table("operator", [Line("add", 0.0, 2)])[2:] == ["| add | 0.0 % | 0.00 | 2 |"]
 
 
 def test_the_trace_names_the_parts(report: ProfilingReport) -> None:

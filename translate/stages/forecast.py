@@ -18,7 +18,7 @@ import torch
 from translate.bar import duration
 from translate.config import Config, DecodeConfig, TrainConfig
 from translate.device import deterministic, same_bits, tune_allocator
-from translate.errors import UsageError
+from translate.errors import UsageError, is_out_of_memory
 from translate.models.seq2seq import Seq2Seq
 from translate.run import RunDirectory
 from translate.stages.rehearsal import rehearsal
@@ -122,12 +122,24 @@ def forecast(config: Config, run: RunDirectory, seconds: float) -> Forecast:
 
 
 def _make_worst_update(loop: Loop) -> None:
-    """As much memory as an update can take: the largest micro-batch, while gradients of another are there."""
-    tokens = loop.micro_batches.at(loop.progress.step + 1)
-    worst = worst_case(loop.feed.plan, tokens, packed=loop.feed.packed)
-    parts = [(0, worst), (1, worst)] if tokens < loop.feed.plan.update_tokens else [(0, worst)]
-    update = Update(sum(batch.tokens for _, batch in parts), parts)
-    loop.update(loop.feed.on_device(update, loop.feed.plan.after(loop.progress.turn)))
+    """As much memory as an update can take: the largest micro-batch, while gradients of another are there.
+
+    If that is too much, they are halved, as training would halve them.
+    """
+    step = loop.progress.step + 1
+    while loop.progress.step < step:
+        tokens = loop.micro_batches.at(step)
+        worst = worst_case(loop.feed.plan, tokens, packed=loop.feed.packed)
+        parts = [(0, worst), (1, worst)] if tokens < loop.feed.plan.update_tokens else [(0, worst)]
+        update = Update(sum(batch.tokens for _, batch in parts), parts)
+        fed = loop.feed.on_device(update, loop.feed.plan.after(loop.progress.turn))
+        try:
+            loop.update(fed)
+        except Exception as error:
+            if not is_out_of_memory(error):
+                raise
+        if loop.progress.step < step:
+            loop.halve(step, fed)
 
 
 def _learning_speed(loop: Loop, seconds: float) -> tuple[float, int]:

@@ -1,5 +1,6 @@
 """translate train --profile: where the time of an update goes, as a table and as a trace; the run stays as it was."""
 
+import math
 import os
 import tempfile
 from collections.abc import Sequence
@@ -136,16 +137,22 @@ def _activities(machine: Machine) -> list[ProfilerActivity]:
 
 
 def _operators(traced: profile, machine: Machine) -> list[Line]:
-    """Every operator with its own time, that of operators within it not counted; on a GPU the time of its kernels."""
-    own = "self_device_time_total" if machine.device == "cuda" else "self_cpu_time_total"
+    """Every operator with its own time, that of operators within it not counted; on a GPU every kernel.
+
+    The profiler counts a kernel under the operator that launched it as well, and under the names that it was given.
+    """
     events: Sequence[Any] = traced.key_averages()
+    own = "self_cpu_time_total"
+    if machine.device == "cuda":
+        own = "self_device_time_total"
+        events = [e for e in events if e.device_type.name == "CUDA" and not e.is_user_annotation]
     lines = [Line(e.key, 1e-6 * getattr(e, own) / TRACED, e.count / TRACED) for e in events if e.key not in PARTS]
     return sorted(lines, key=lambda line: -line.seconds)
 
 
 def _table(what: str, lines: Sequence[Line]) -> list[str]:
     """Markdown; a share is of all lines."""
-    total = sum(line.seconds for line in lines)
+    total = sum(line.seconds for line in lines) or math.inf  # a GPU may not let its kernels be seen
     rows = [
         f"| {line.name} | {100 * line.seconds / total:.1f} % | {1000 * line.seconds:.2f} | {line.calls:.4g} |"
         for line in lines

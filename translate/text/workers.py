@@ -63,7 +63,8 @@ class _Worker:
             [sys.executable, "-P", "-m", "translate.text.workers"],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
-            env={**os.environ, "PYTHONPATH": path},
+            # NumPy's library would start a thread for each core, in each of as many processes.
+            env={**os.environ, "PYTHONPATH": path, "OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"},
             process_group=0,  # Ctrl-C is for the process that started it, which knows what to do
         )
         self.said = b""
