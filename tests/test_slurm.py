@@ -126,7 +126,8 @@ def tiny_file(tmp_path: Path, **train: object) -> Path:
 @pytest.mark.parametrize(("job", "gpus"), [("one_gpu.sbatch", 1), ("one_node.sbatch", 1), ("several_nodes.sbatch", 2)])
 def test_a_preempted_job_saves_and_is_queued_again(job: str, gpus: int, scheduler: Path, tmp_path: Path) -> None:
     run = tmp_path / "run"
-    started = submit(job, scheduler, tiny_file(tmp_path, max_steps=100_000, save_every=100_000), run, gpus)
+    endless = tiny_file(tmp_path, max_steps=100_000, save_every=100_000, max_minutes=2.0)  # if no signal ends it
+    started = submit(job, scheduler, endless, run, gpus)
     while not (run / "log.jsonl").exists():
         assert started.poll() is None, started.communicate()[0]
         time.sleep(0.1)
